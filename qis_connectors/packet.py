@@ -197,7 +197,7 @@ def _is_json_object(text: str) -> bool:
 # field, what a value must be, what is said of one that is not. NULL is not a matter of this table.
 _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     *(
-        (name, str.strip, "is empty")
+        (name, _is_not_blank, "is empty")
         for name in ("node_id", "domain", "problem_type", "metric_name", "intervention_type")
     ),
     *((name, isfinite, "is not a finite number") for name in ("metric_delta", "metric_value", "metric_stderr")),

@@ -1,0 +1,73 @@
+"""Where a site's rows are counted: Polars in this process, or Spark. Both give narwhals frames, so one job serves."""
+
+import importlib.util
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import narwhals as nw
+import polars as pl
+
+from qis_connectors.errors import QisError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Engine = Literal["polars", "spark"]
+
+
+class EngineError(QisError):
+    """The engine asked for cannot run here, or cannot read this table."""
+
+
+def spark_is_here() -> str | None:
+    """None where Spark can run; otherwise what is missing."""
+    if importlib.util.find_spec("pyspark") is None:
+        return "pyspark is not installed (pip install 'qis-connectors[spark]')"
+    if shutil.which("java") is None:
+        return "Java 17 or newer was not found"
+    return None
+
+
+def scan(rows: Path, engine: Engine) -> nw.LazyFrame[Any]:
+    """The table at `rows` (a Parquet or CSV file, a Delta folder), not yet read."""
+    kind = "delta" if (rows / "_delta_log").is_dir() else rows.suffix.lower().lstrip(".")
+    if kind not in _POLARS:
+        raise EngineError(f"{rows}: rows are a .parquet or .csv file or a Delta folder")
+    if engine == "polars":
+        return _lazy(_POLARS[kind](rows))
+    if missing := spark_is_here():
+        raise EngineError(f"engine spark: {missing}; --engine polars works without")
+    if kind == "delta":
+        raise EngineError(f"{rows}: engine spark does not read Delta rows yet; --engine polars does")
+    reader = spark_session().read
+    frame = reader.parquet(str(rows)) if kind == "parquet" else reader.csv(str(rows), header=True, inferSchema=True)
+    return _lazy(frame)
+
+
+def _lazy(native: Any) -> nw.LazyFrame[Any]:  # noqa: ANN401 - a frame of whichever engine
+    frame: nw.LazyFrame[Any] = nw.from_native(native)
+    return frame
+
+
+_POLARS: dict[str, Any] = {"parquet": pl.scan_parquet, "csv": pl.scan_csv, "delta": pl.scan_delta}
+
+
+@cache
+def spark_session() -> "SparkSession":
+    """One local session for the whole process, silent on the terminal but for errors."""
+    from pyspark.sql import SparkSession  # optional: only where the Spark engine is asked for
+
+    quiet = Path(__file__).with_name("log4j2.properties")
+    return (
+        SparkSession.builder.master("local[2]")
+        .appName("qis")
+        .config("spark.driver.host", "127.0.0.1")
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.driver.extraJavaOptions", f"-Dlog4j2.configurationFile={quiet.as_uri()}")
+        .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
+        .config("spark.sql.shuffle.partitions", "2")
+        .getOrCreate()
+    )

@@ -1,0 +1,85 @@
+"""The packet table: every packet a reader has pulled, in Delta, each packet once.
+
+A commit carries the router's store identity and the cursor it reached as a Delta transaction, so that the packets
+and the place to go on from are one atomic write, and two writers that both read from the same place cannot both win.
+"""
+
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError
+
+from qis_connectors.errors import QisError
+from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
+
+PACKET_TABLE_SCHEMA = pa.schema([pa.field("address", pa.string()), *OUTCOME_PACKET_SCHEMA])
+_PARTITION = "domain"
+
+
+class PacketTableError(QisError):
+    """No packet table there, or not one of ours."""
+
+
+class WriteConflictError(QisError):
+    """Somebody else has written since this snapshot was opened; open it again and repeat."""
+
+
+class PacketTable:
+    """One snapshot of the table at `path`; `create` allows that there is none yet."""
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        self.path = path
+        self._table = None if create and not path.exists() else _open(path)
+
+    @property
+    def version(self) -> int | None:
+        """The Delta version of this snapshot; None before the first append."""
+        return None if self._table is None else self._table.version()
+
+    def cursor(self, source: str) -> int | None:
+        """How far `source` had been read; None: not at all."""
+        return None if self._table is None else self._table.transaction_version(source)
+
+    def append(self, packets: pa.Table, source: str, cursor: int) -> None:
+        """Add `packets` (PACKET_TABLE_SCHEMA) and note that `source` has been read up to `cursor`, in one commit.
+
+        Raises WriteConflictError, having written nothing, where another writer came first.
+        """
+        try:
+            write_deltalake(
+                self._table or self.path,
+                packets.select(PACKET_TABLE_SCHEMA.names).cast(PACKET_TABLE_SCHEMA),
+                mode="append" if self._table else "error",
+                partition_by=[_PARTITION],
+                commit_properties=CommitProperties(app_transactions=[Transaction(source, cursor)]),
+            )
+        except (CommitFailedError, FileExistsError) as error:
+            raise WriteConflictError(f"packet table {self.path} was written by somebody else just now") from error
+        self._table = DeltaTable(self.path)
+
+    def relation(self, connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
+        """The snapshot as a DuckDB relation with the columns of PACKET_TABLE_SCHEMA, in that order."""
+        files = self._table.file_uris() if self._table else []
+        if not files:
+            return connection.from_arrow(PACKET_TABLE_SCHEMA.empty_table())
+        # The folder name carries the partition column, and DuckDB would guess a number or a date from it.
+        return connection.sql(
+            f"SELECT {', '.join(PACKET_TABLE_SCHEMA.names)} "
+            f"FROM read_parquet($files, hive_partitioning = true, hive_types = {{'{_PARTITION}': VARCHAR}})",
+            params={"files": files},
+        )
+
+
+def _open(path: Path) -> DeltaTable:
+    if not DeltaTable.is_deltatable(str(path)):
+        raise PacketTableError(f"no packet table at {path}; qis accumulate makes one")
+    try:
+        table = DeltaTable(path)
+    except DeltaError as error:
+        raise PacketTableError(f"packet table {path} cannot be opened: {str(error).splitlines()[0]}") from None
+    missing = set(PACKET_TABLE_SCHEMA.names) - {field.name for field in table.schema().fields}
+    if missing:
+        raise PacketTableError(f"{path} is not a packet table: it has no column {min(missing)!r}")
+    return table

@@ -1,0 +1,13 @@
+-- fixed_effect: what is the inverse-variance weighted mean of each cohort?
+-- inputs: cohorts
+-- output: cohort_id, a number for the key; k, the effects in it; mean, the fixed-effect estimate
+-- grain: one (address, metric_name, intervention_type, cohort)
+-- source: Hedges & Olkin (1985), ch. 6, eq. 6.4
+-- answer: no
+SELECT
+    row_number() OVER (ORDER BY address, metric_name, intervention_type, cohort) AS cohort_id,
+    address, metric_name, intervention_type, cohort,
+    count(*) AS k,
+    sum(yi / vi) / sum(1 / vi) AS mean
+FROM cohorts
+GROUP BY address, metric_name, intervention_type, cohort
