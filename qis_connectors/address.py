@@ -83,7 +83,7 @@ class Pattern:
         if len(self.text) > MAX_BYTES:
             raise AddressError(f"address pattern is {len(self.text)} bytes long; at most {MAX_BYTES} are allowed")
         if not self.is_glob:
-            check(self.text.rstrip("/") + "/x" if self.is_prefix else self.text)
+            check(self._folder + "x" if self.is_prefix else self.text)
 
     @property
     def is_glob(self) -> bool:
@@ -97,6 +97,10 @@ class Pattern:
     def is_exact(self) -> bool:
         return not (self.is_glob or self.is_prefix)
 
+    @property
+    def _folder(self) -> str:
+        return self.text.removesuffix("/") + "/"
+
     @cached_property
     def _glob(self) -> re.Pattern[str]:
         return re.compile(translate(self.text))
@@ -105,5 +109,5 @@ class Pattern:
         if self.is_glob:
             return self._glob.match(address) is not None
         if self.is_prefix:
-            return address.startswith(self.text.rstrip("/") + "/")
+            return address.startswith(self._folder)
         return address == self.text

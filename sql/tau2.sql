@@ -59,8 +59,8 @@ stepped AS (
     SELECT
         *,
         CASE
-            WHEN newton <= at_least THEN (at_least + coalesce(at_most, 3 * at_least + typical_variance)) / 2
-            WHEN newton >= at_most AND at_most > 0 THEN (coalesce(at_least, 0e0) + at_most) / 2
+            WHEN (newton <= at_least AND at_least < tau2) OR (newton >= at_most AND at_most > tau2)
+            THEN (at_least + at_most) / 2
             ELSE newton
         END AS nearer
     FROM brackets

@@ -1,0 +1,118 @@
+"""The main job: thirteen BCG trials become packets, travel, accumulate and turn into the published answer.
+
+`SITE_STEPS` and then `STEPS` are the whole loop. Each step reads what the one before it left in the workspace and
+leaves its own result there, so any of them can be run again: the Dagster assets are these same functions.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import bcg
+from pipelines.accumulate import accumulate
+from pipelines.distill import Release, distill
+from pipelines.engine import Engine, spark_is_here
+from pipelines.files import replacing
+from pipelines.shipped import shipped
+from pipelines.study import Study, load
+
+SPARK_FROM_ROWS = 50_000
+"""With ``auto`` sites of this size use Spark where it can run. It pays from far more rows; here it shows on the two
+largest trials that both engines give the same packet."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One run of the loop: the workspace folder, the router the sites know, the engine they are asked to use."""
+
+    root: Path
+    router: str
+    engine: Literal["auto", "polars", "spark"] = "auto"
+
+    def rows(self, site: str) -> Path:
+        return self.root / "sites" / site / "rows.parquet"
+
+    def staged(self, site: str) -> Path:
+        return self.root / "sites" / site / "packets.parquet"
+
+    @property
+    def table(self) -> Path:
+        return self.root / "packets"
+
+    def answer(self, name: str) -> Path:
+        return self.root / "answers" / f"{name}.parquet"
+
+    def study(self) -> Study:
+        """The study, from the workspace's own copy, which is there to be read and changed."""
+        path = self.root / "study.yaml"
+        if not path.exists():
+            with replacing(path) as draft:
+                shutil.copyfile(shipped("data/bcg.yaml"), draft)
+        return load(path)
+
+    def engine_of(self, site: str) -> Engine:
+        if self.engine != "auto":
+            return self.engine
+        large = pq.read_metadata(self.rows(site)).num_rows >= SPARK_FROM_ROWS
+        return "spark" if large and spark_is_here() is None else "polars"
+
+
+def site_rows(loop: Loop, site: str) -> int:
+    """The participants of one trial, a row each, rebuilt from its published counts; they stay at the site."""
+    return bcg.write_rows(bcg.trials()[site], loop.rows(site))
+
+
+def staged_packets(loop: Loop, site: str) -> Release:
+    """The site's outcome packets, distilled from its rows, validated and gated, still at the site."""
+    release = distill(loop.study(), site, loop.rows(site), loop.engine_of(site))
+    with replacing(loop.staged(site)) as draft:
+        pq.write_table(release.packets, draft)
+    return release
+
+
+def deposited_packets(loop: Loop, site: str) -> Receipt:
+    """The site's packets, acknowledged by the router: durably there, once however often they are sent."""
+    return deposit(loop.router, pq.read_table(loop.staged(site)))
+
+
+def packet_table(loop: Loop) -> Accumulated:
+    """The packets of all sites at the study's address, pulled from the router and appended to the Delta table."""
+    study = loop.study()
+    return accumulate(loop.router, loop.table, address.of(study.domain, study.problem_type))
+
+
+def answer(loop: Loop, name: str) -> pa.Table:
+    """One answer: a file of sql/ run over the packet table."""
+    rows = synthesize_table(loop.table, [name])[name]
+    with replacing(loop.answer(name)) as draft:
+        pq.write_table(rows, draft)
+    return rows
+
+
+def report(loop: Loop) -> Path:
+    """The report on the packet table (report.html), and its forest plot by itself (forest.svg, forest.png)."""
+    return write_table_report(loop.table, loop.root / "report.html", forest=loop.root / "forest")
+
+
+SITE_STEPS: tuple[Callable[[Loop, str], object], ...] = (site_rows, staged_packets, deposited_packets)
+STEPS: tuple[Callable[[Loop], object], ...] = (
+    packet_table,
+    *(partial(answer, name=name) for name in answers()),
+    report,
+)
+
+
+def run(loop: Loop, done: Callable[[], None]) -> None:
+    """Every step for every site, then the steps on what the sites sent; `done` is called after each."""
+    for site in bcg.trials():
+        for site_step in SITE_STEPS:
+            site_step(loop, site)
+            done()
+    for step in STEPS:
+        step(loop)
+        done()
