@@ -7,19 +7,26 @@ leaves its own result there, so any of them can be run again: the Dagster assets
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from qis_connectors.client import Receipt, RouterClient
 
 from pipelines import bcg
-from pipelines.accumulate import accumulate
+from pipelines.accumulate import Accumulated, accumulate
+from pipelines.answers import answers_from, report_from
 from pipelines.distill import Release, distill
 from pipelines.engine import Engine, spark_is_here
-from pipelines.files import replacing
+from pipelines.files import replacing, write_parquet
+from pipelines.forest import forest_plot, problems, rows_of, save
 from pipelines.shipped import shipped
 from pipelines.study import Study, load
+from pipelines.synthesize import answers
+from qis_connectors import address
 
 SPARK_FROM_ROWS = 50_000
 """With ``auto`` sites of this size use Spark where it can run. It pays from far more rows; here it shows on the two
@@ -70,14 +77,14 @@ def site_rows(loop: Loop, site: str) -> int:
 def staged_packets(loop: Loop, site: str) -> Release:
     """The site's outcome packets, distilled from its rows, validated and gated, still at the site."""
     release = distill(loop.study(), site, loop.rows(site), loop.engine_of(site))
-    with replacing(loop.staged(site)) as draft:
-        pq.write_table(release.packets, draft)
+    write_parquet(release.packets, loop.staged(site))
     return release
 
 
 def deposited_packets(loop: Loop, site: str) -> Receipt:
     """The site's packets, acknowledged by the router: durably there, once however often they are sent."""
-    return deposit(loop.router, pq.read_table(loop.staged(site)))
+    with RouterClient(loop.router) as client:
+        return client.deposit(pq.read_table(loop.staged(site)))
 
 
 def packet_table(loop: Loop) -> Accumulated:
@@ -88,31 +95,40 @@ def packet_table(loop: Loop) -> Accumulated:
 
 def answer(loop: Loop, name: str) -> pa.Table:
     """One answer: a file of sql/ run over the packet table."""
-    rows = synthesize_table(loop.table, [name])[name]
-    with replacing(loop.answer(name)) as draft:
-        pq.write_table(rows, draft)
+    rows = answers_from(loop.table, [name])[name]
+    write_parquet(rows, loop.answer(name))
     return rows
 
 
 def report(loop: Loop) -> Path:
     """The report on the packet table (report.html), and its forest plot by itself (forest.svg, forest.png)."""
-    return write_table_report(loop.table, loop.root / "report.html", forest=loop.root / "forest")
+    drawn = answers_from(loop.table, ["effects", "pooled", "robust"])
+    (problem,) = problems(drawn["effects"])
+    figure = forest_plot(*(rows_of(rows, problem) for rows in drawn.values()))
+    for suffix in (".svg", ".png"):
+        save(figure, loop.root / f"forest{suffix}")
+    return report_from(loop.table, loop.root / "report.html")
 
 
 SITE_STEPS: tuple[Callable[[Loop, str], object], ...] = (site_rows, staged_packets, deposited_packets)
-STEPS: tuple[Callable[[Loop], object], ...] = (
-    packet_table,
-    *(partial(answer, name=name) for name in answers()),
-    report,
-)
+STEPS: dict[str, Callable[[Loop], object]] = {
+    "packet_table": packet_table,
+    **{name: partial(answer, name=name) for name in answers()},
+    "report": report,
+}
 
 
-def run(loop: Loop, done: Callable[[], None]) -> None:
-    """Every step for every site, then the steps on what the sites sent; `done` is called after each."""
-    for site in bcg.trials():
-        for site_step in SITE_STEPS:
-            site_step(loop, site)
-            done()
-    for step in STEPS:
+def run(loop: Loop, doing: Callable[[str, float], None]) -> None:
+    """Every step for every site, then the steps on what the sites sent.
+
+    `doing` is told what comes next and which share of the steps (0..1) is behind.
+    """
+    sites = list(bcg.trials())
+    total = len(sites) * len(SITE_STEPS) + len(STEPS)
+    for n, (site, site_step) in enumerate(product(sites, SITE_STEPS)):
+        doing(f"{site}: {site_step.__name__}", n / total)
+        site_step(loop, site)
+    for n, (name, step) in enumerate(STEPS.items(), total - len(STEPS)):
+        doing(name, n / total)
         step(loop)
-        done()
+    doing("done", 1)

@@ -77,7 +77,7 @@ def _cells(counted: Counted, study: Study, rows: Path) -> Cells:
     """The 2x2 table. Rows of other arms, and rows where arm or outcome is missing, are in no cell."""
     arm_at, outcome_at = study.columns.index(study.arms.column), study.columns.index(study.outcome.column)
     count = {(arm, event): 0 for arm in ("treated", "control") for event in (True, False)}
-    arms = {study.arms.treated: "treated", study.arms.control: "control"}
+    arms: dict[Value, str] = {study.arms.treated: "treated", study.arms.control: "control"}
     for values, n in counted.items():
         arm, outcome = arms.get(values[arm_at]), values[outcome_at]
         if arm is not None and outcome is not None:

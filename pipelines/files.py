@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -16,3 +19,9 @@ def replacing(path: Path) -> Iterator[Path]:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """The table as one Parquet file, whole or not there."""
+    with replacing(path) as draft:
+        pq.write_table(table, draft)

@@ -48,7 +48,7 @@ def rich_table(rows: pa.Table, title: str | None = None) -> Table:
 
 def _cell(value: object) -> str:
     if value is None:
-        return "–"
+        return "-"
     if isinstance(value, float):
         return f"{value:.4f}"
     # Markup in a stranger's packet must not colour our terminal.

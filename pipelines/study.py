@@ -128,7 +128,8 @@ def load(path: Path) -> Study:
     try:
         return Study.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt field is also a missing one; the misspelling is what helps.
+        first = min(error.errors(), key=lambda one: one["type"] == "missing")
         raise StudyError(f"{path}:{_line(node, first['loc'])}: {_explain(first)}") from None
 
 

@@ -2,13 +2,12 @@
 
 Every file of sql/ says in its header what it reads, so the order of the statements is computed and never written down:
 a new synthesis is a new file. Header keys, one comment line each, continued on lines that begin with `--   `:
-
-    -- NAME: the question it answers            NAME is the file's name
-    -- inputs: relations it reads               other files, or packets, t_crit, cohorts
-    -- output:, grain:, source:                 columns and units; what a row is; where the formula is from
-    -- answer: yes | no                         an answer for people, or a step on the way to one
-    -- cohorts: NAME                            (optional) the file that `cohorts` stands for under this answer
-    -- repeat: NAME                             (optional) starts as NAME, then reads its own result until all is `settled`
+    -- NAME: the question it answers       NAME is the file's name
+    -- inputs: relations it reads          other files, or packets, t_crit, cohorts
+    -- output:, grain:, source:            columns and units; what a row is; where the formula is from
+    -- answer: yes | no                    an answer for people, or a step on the way to one
+    -- cohorts: NAME                       (optional) the file that `cohorts` stands for under this answer
+    -- repeat: NAME                        (optional) starts as NAME, then reads its own result until all is settled
 
 `cohorts`, the sets of effects that are pooled, lets leave-one-out use the one copy of each estimator that pooled uses.
 """
@@ -32,7 +31,6 @@ SQL_FOLDER = shipped("sql")
 BASE_RELATIONS = frozenset({"packets", "t_crit"})
 PLAIN_COHORTS = "every_packet"
 REQUIRED_KEYS = ("inputs", "output", "grain", "source", "answer")
-OPTIONAL_KEYS = ("cohorts", "repeat")
 # Newton's method settles in about eight steps; Huber's takes forty where 45 % of the sites lie in one direction.
 MAX_STEPS = 100
 
@@ -58,7 +56,7 @@ class Statement:
 
     def reads(self, cohorts: str) -> set[str]:
         """The files this one reads where `cohorts` stands for the file of that name."""
-        named = {*self.inputs, *([self.repeat] if self.repeat else [])} - BASE_RELATIONS
+        named = {*self.inputs, *filter(None, [self.repeat])} - BASE_RELATIONS
         return {cohorts if name == "cohorts" else name for name in named}
 
 
@@ -73,7 +71,7 @@ def parse(path: Path) -> Statement:
             header[key] += " " + line[2:].strip()
         else:
             break
-    known = (path.stem, *REQUIRED_KEYS, *OPTIONAL_KEYS)
+    known = (path.stem, *REQUIRED_KEYS, "cohorts", "repeat")
     for key in (path.stem, *REQUIRED_KEYS):
         if key not in header:
             raise SynthesisError(f"{path.name}: the header has no line '-- {key}: ...'")

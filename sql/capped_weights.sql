@@ -1,8 +1,9 @@
 -- capped_weights: how much may each packet weigh if no single claim of certainty is believed on its own?
 -- inputs: effects
--- output: yi; weight = 1 / se^2, where se is at least half of what the key's packets commonly show for as many records:
---   floor = median(se sqrt(ni)) / 2 / sqrt(ni), in the metric's own unit, so no constant is tied to a metric; then at most twice
---   the key's median weight, which also holds a packet that claims a huge ni. No ni: no floor, the cap alone.
+-- output: yi; weight = 1 / se^2, where se is at least half of what the key's packets commonly show for as
+--   many records: floor = median(se sqrt(ni)) / 2 / sqrt(ni), in the metric's own unit, so no constant is
+--   tied to a metric; then at most twice the key's median weight, which also holds a packet that claims a
+--   huge ni. No ni: no floor, the cap alone.
 -- grain: one packet with a variance
 -- source: this project; both bounds are there against a packet that claims too much. se sqrt(ni) is the
 --   standard deviation of one record (Borenstein et al. 2009, Introduction to Meta-Analysis, ch. 4)

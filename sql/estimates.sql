@@ -1,8 +1,10 @@
 -- estimates: what is the pooled effect of each cohort by each method, and how sure is it?
 -- inputs: fixed_effect, deviations, heterogeneity, tau2
--- output: estimate, se, ci_lb, ci_ub (95 %, normal), on metric_name's scale; tau2, NULL for one effect by a random-effects method
---   (one effect says nothing of differences); q, i2 (percent); excess = sum of w (yi - estimate)^2 over k - 1, NULL for k = 1
--- grain: one (address, metric_name, intervention_type, cohort) and method; a tau2 that never settled leaves no row
+-- output: estimate, se, ci_lb, ci_ub (95 %, normal), on metric_name's scale; tau2, NULL for one effect by a
+--   random-effects method (one effect says nothing of differences); q, i2 (percent); excess = sum of w (yi -
+--   estimate)^2 over k - 1, NULL for k = 1
+-- grain: one (address, metric_name, intervention_type, cohort) and method; a tau2 that never settled leaves
+--   no row
 -- source: Hedges & Olkin (1985), ch. 6 and 9: weights w = 1 / (vi + tau2), se = 1 / sqrt(sum w)
 -- answer: no
 WITH sums AS (

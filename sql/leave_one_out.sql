@@ -1,9 +1,10 @@
 -- leave_one_out: does the answer hang on one packet?
 -- inputs: effects, estimates
 -- cohorts: all_but_one
--- output: left_out, the node whose packet stays out; packet_id, that packet; k, the effects that stay in; estimate, se, tau2, 95 %
---   ci_* without it
--- grain: one (address, metric_name, intervention_type), method and left-out packet; none where there is only one packet
+-- output: left_out, the node whose packet stays out; packet_id, that packet; k, the effects that stay in;
+--   estimate, se, tau2, 95 % ci_* without it
+-- grain: one (address, metric_name, intervention_type), method and left-out packet; none where there is only
+--   one packet
 -- source: Viechtbauer & Cheung (2010), Research Synthesis Methods 1:112
 -- answer: yes
 SELECT

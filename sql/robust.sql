@@ -1,10 +1,12 @@
 -- robust: what is the answer if some sites lie?
 -- inputs: effects, scale, huber, capped_weights
--- output: k, every packet; median, trimmed_10 (mean without the lowest and highest floor(k / 10)), winsorised_10 (mean with those
---   set to the nearest that stays), weighted_median_capped (lower weighted median with capped_weights; NULL where no packet has a
---   standard error), huber, mad; all on metric_name's scale, all but weighted_median_capped one packet one vote
+-- output: k, every packet; median, trimmed_10 (mean without the lowest and highest floor(k / 10)),
+--   winsorised_10 (mean with those set to the nearest that stays), weighted_median_capped (lower weighted
+--   median with capped_weights; NULL where no packet has a standard error), huber, mad; all on metric_name's
+--   scale, all but weighted_median_capped one packet one vote
 -- grain: one (address, metric_name, intervention_type)
--- source: Wilcox (2012), Introduction to Robust Estimation, ch. 3; weighted median: Edgeworth (1888), Phil Mag 25:184
+-- source: Wilcox (2012), Introduction to Robust Estimation, ch. 3; weighted median: Edgeworth (1888), Phil
+--   Mag 25:184
 -- answer: yes
 WITH ranked AS (
     SELECT

@@ -1,8 +1,10 @@
 -- scale: where is the middle of the effects and how wide is their spread, one packet one vote?
 -- inputs: effects
--- output: k, every packet, with or without a standard error; median; mad = 1.4826022 median |yi - median|, on metric_name's scale
+-- output: k, every packet, with or without a standard error; median; mad = 1.4826022 median |yi - median|, on
+--   metric_name's scale
 -- grain: one (address, metric_name, intervention_type)
--- source: Hampel (1974), JASA 69:383; 1.4826022 = 1 / (75 % point of the normal) makes the MAD of normal effects their standard deviation
+-- source: Hampel (1974), JASA 69:383; 1.4826022 = 1 / (75 % point of the normal) makes the MAD of normal
+--   effects their standard deviation
 -- answer: no
 WITH middle AS (
     SELECT address, metric_name, intervention_type, count(*) AS k, median(yi) AS middle

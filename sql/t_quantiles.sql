@@ -2,7 +2,8 @@
 -- inputs: t_crit, fixed_effect
 -- output: t975, the 97.5 % point of Student's t with df = k - 1
 -- grain: one df that some cohort has; none for k = 1
--- source: table up to df 2000; beyond it Abramowitz & Stegun (1964) 26.7.5, whose first left-out term is below 1e-15 there
+-- source: table up to df 2000; beyond it Abramowitz & Stegun (1964) 26.7.5, whose first left-out term is
+--   below 1e-15 there
 -- answer: no
 WITH degrees_of_freedom AS (
     SELECT DISTINCT k - 1 AS df, 1.959963984540054e0 AS z

@@ -1,12 +1,13 @@
--- tau2: by how much do the sites' true effects differ? One step of the search; run again until every row is settled
+-- tau2: by how much do the sites' true effects differ? One step of the search for it
 -- inputs: deviations
 -- repeat: tau2_start
 -- output: the columns of tau2_start, one step nearer
 -- grain: one cohort and method
--- source: PM: Paule & Mandel (1982), J Res NBS 87:377, tau2 with Q(tau2) = k - 1, by Newton's method on 1 / Q; REML: Patterson &
---   Thompson (1971), Biometrika 58:545, tau2 with y'PPy = trace P, P the projection that takes the weighted mean out
---   (Viechtbauer 2005, J Educ Behav Stat 30:261), by Newton's method on trace P / y'PPy. Equal variances need one step,
---   and every step stays between the values already known to be too low and too high.
+-- source: PM: Paule & Mandel (1982), J Res NBS 87:377, tau2 with Q(tau2) = k - 1, by Newton's method on 1 /
+--   Q; REML: Patterson & Thompson (1971), Biometrika 58:545, tau2 with y'PPy = trace P, P the projection that
+--   takes the weighted mean out (Viechtbauer 2005, J Educ Behav Stat 30:261), by Newton's method on trace P /
+--   y'PPy. Equal variances need one step, and every step stays between the values already known to be too low
+--   and too high.
 -- answer: no
 WITH weighted AS (
     SELECT cohort_id, method, k, typical_variance, tau2, at_least, at_most, d, 1 / (vi + tau2) AS w
@@ -28,13 +29,14 @@ quadratic_forms AS (
         *,
         wdd - mean * mean * w AS ypy,
         w2dd - 2 * mean * w2d + mean * mean * w2 AS yppy,
-        w3dd - 2 * mean * w3d + mean * mean * w3 - (w2d - mean * w2) * (w2d - mean * w2) / w AS ypppy,
+        w3dd - 2 * mean * w3d + mean * mean * w3
+            - (w2d - mean * w2) * (w2d - mean * w2) / w AS ypppy,
         w - w2 / w AS trace_p,
         w2 - 2 * w3 / w + (w2 / w) * (w2 / w) AS trace_pp
     FROM sums
 ),
--- The equation reads "observed = expected"; observed falls as tau2 grows. derivative is that of expected / observed,
--- times observed squared.
+-- The equation reads "observed = expected"; observed falls as tau2 grows. derivative is that of
+-- expected / observed, times observed squared.
 equations AS (
     SELECT
         *,

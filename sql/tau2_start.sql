@@ -1,9 +1,10 @@
 -- tau2_start: tau2 where it has a closed form, and where the search for it begins where it has none
 -- inputs: heterogeneity
--- output: tau2, the between-site variance in squared units of the effect; at_least and at_most, what the search knows of it
---   (NULL: nothing yet); settled, whether tau2 is final
+-- output: tau2, the between-site variance in squared units of the effect; at_least and at_most, what the
+--   search knows of it (NULL: nothing yet); settled, whether tau2 is final
 -- grain: one cohort and method
--- source: FE: tau2 = 0 by definition; DL: see heterogeneity; PM and REML start from Hedges' estimate, as metafor does
+-- source: FE: tau2 = 0 by definition; DL: see heterogeneity; PM and REML start from Hedges' estimate, as
+--   metafor does
 -- answer: no
 SELECT
     cohort_id, method, k, typical_variance,

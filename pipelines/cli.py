@@ -1,0 +1,206 @@
+"""The `qis` command. It reads arguments, calls one function and prints; what the words mean is decided elsewhere."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import pyarrow as pa
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from pipelines.output import Format, print_rows
+from qis_connectors.errors import QisError
+
+if TYPE_CHECKING:
+    from qis_connectors.client import Receipt
+
+# Commands import what they run when they run, so that `qis --help` and shell loops do not wait for Polars and DuckDB.
+Engine = Literal["polars", "spark"]
+app = typer.Typer(
+    help="Outcome packets instead of rows: raw rows stay at the site; only packets travel.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+notices = Console(stderr=True, highlight=False, soft_wrap=True)
+
+RouterUrl = Annotated[str, typer.Option("--router", help="The router, as grpc://HOST:PORT.")]
+Table = Annotated[Path, typer.Option("--table", help="The packet table, a Delta folder.")]
+Form = Annotated[Format, typer.Option("--format", help="How rows are printed.")]
+QUERY_COLUMNS = ("node_id", "metric_name", "metric_delta", "metric_stderr", "sample_count", "intervention_type")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder that keeps everything the demo makes.")] = Path("qis-demo"),
+    engine: Annotated[Literal["auto", "polars", "spark"], typer.Option(help="What counts a site's rows.")] = "auto",
+) -> None:
+    """The BCG loop, end to end: thirteen real trials become packets, travel and become the published answer."""
+    from pipelines.demo import Loop, run
+    from pipelines.demo_summary import print_summary
+    from qis_connectors.router import Router
+
+    with Router(out / "router", "grpc://127.0.0.1:0") as server, Progress(console=notices, transient=True) as progress:
+        task = progress.add_task("", total=1)
+        loop = Loop(out, server.url, engine)
+        run(loop, lambda step, behind: progress.update(task, description=step, completed=behind))
+    print_summary(loop, Console(soft_wrap=True))
+
+
+@app.command()
+def router(
+    listen: Annotated[str, typer.Option(help="Where to listen.")] = "grpc://127.0.0.1:8815",
+    store: Annotated[Path, typer.Option(help="The folder that keeps the packets.")] = Path("qis-store"),
+) -> None:
+    """Run a router until Ctrl-C. A packet it has acknowledged is on disk."""
+    from qis_connectors.router import Router
+
+    server = Router(store, listen)
+    notices.print(f"qis router: {server.url}, packets in {store}; Ctrl-C stops it")
+    server.serve()
+
+
+@app.command()
+def distill(
+    study: Annotated[Path, typer.Argument(help="The study's YAML file.")],
+    engine: Annotated[Engine, typer.Option(help="What counts the rows.")] = "polars",
+    out: Annotated[Path | None, typer.Option(help="Write the packets to this Parquet file.")] = None,
+    router: Annotated[str | None, typer.Option(help="Deposit the packets there: grpc://HOST:PORT.")] = None,
+    form: Form = Format.table,
+) -> None:
+    """Turn the rows of each site of a study into packets, and print them, write them or deposit them."""
+    from qis_connectors.client import RouterClient
+
+    from pipelines.distill import distill as distill_site
+    from pipelines.files import write_parquet
+    from pipelines.study import load
+
+    plan = load(study)
+    with Progress(console=notices, transient=True) as progress:
+        sites = progress.track(plan.row_files(study.parent).items(), description="Sites")
+        releases = [distill_site(plan, site, rows, engine) for site, rows in sites]
+    for release in releases:
+        if release.withheld:
+            notice(f"{release.site}: no packet leaves: {release.withheld}")
+    packets = pa.concat_tables(release.packets for release in releases)
+    if out:
+        write_parquet(packets, out)
+    if router:
+        with RouterClient(router) as client:
+            say_receipt(client.deposit(packets))
+    if not (out or router):
+        print_rows(packets, form, QUERY_COLUMNS)
+
+
+@app.command()
+def deposit(
+    file: Annotated[Path, typer.Argument(help="Packets as .parquet, .arrow or .csv.")],
+    router: RouterUrl,
+) -> None:
+    """Send the packets of a file to a router. One bad packet and none of them is sent."""
+    from qis_connectors.client import RouterClient
+
+    from pipelines.packet_file import read_packets
+
+    packets = read_packets(file)
+    with RouterClient(router) as client:
+        say_receipt(client.deposit(packets))
+
+
+@app.command()
+def addresses(
+    router: RouterUrl,
+    pattern: Annotated[str, typer.Argument(metavar="[GLOB]", help="Which: an address, a prefix or a glob.")] = "*",
+    form: Form = Format.table,
+) -> None:
+    """List the addresses of a router with what is stored at them."""
+    from qis_connectors.client import RouterClient
+
+    with RouterClient(router) as client:
+        print_rows(client.addresses(pattern), form)
+
+
+@app.command()
+def query(
+    address: Annotated[str, typer.Argument(help="An address, a prefix or a glob such as 'clinical.*'.")],
+    router: RouterUrl,
+    since: Annotated[int | None, typer.Option(help="Only what was stored after this cursor.")] = None,
+    columns: Annotated[str | None, typer.Option(help="Only these columns: a,b,c.")] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="At most so many packets.")] = None,
+    form: Form = Format.table,
+) -> None:
+    """Print the packets at an address, and on standard error the cursor to go on from."""
+    from qis_connectors.client import RouterClient
+
+    wanted = [name.strip() for name in columns.split(",")] if columns is not None else None
+    with RouterClient(router) as client:
+        packets = client.read(address, since=since, columns=wanted, limit=limit)
+    print_rows(packets.table, form, None if wanted else QUERY_COLUMNS)
+    notice(f"{packets.table.num_rows} packets; go on with --since {packets.cursor}")
+
+
+@app.command()
+def accumulate(
+    router: RouterUrl,
+    table: Table,
+    address: Annotated[str, typer.Option(help="Which packets: an address, a prefix or a glob.")] = "*",
+) -> None:
+    """Append what a router has and the packet table has not, each packet once."""
+    from pipelines.accumulate import accumulate as append_new
+
+    done = append_new(router, table, address)
+    notice(f"{done.new} new packets, {done.total} in {table} (version {done.version})")
+
+
+@app.command()
+def synthesize(
+    table: Table,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Answers; all if none.")] = None,
+    engine: Annotated[Literal["duckdb"], typer.Option(help="What runs the SQL.")] = "duckdb",  # noqa: ARG001
+    form: Form = Format.table,
+) -> None:
+    """Run the SQL of sql/ on a packet table and print the answers."""
+    from pipelines.answers import answers_from
+
+    answers = answers_from(table, names)
+    if form is Format.table:
+        for name, rows in answers.items():
+            notice(f"\n{name}")
+            print_rows(rows, form)
+    elif len(answers) == 1:
+        print_rows(next(iter(answers.values())), form)
+    else:
+        # One array, one table: each row says which answer it belongs to.
+        named = [rows.add_column(0, "answer", [[name] * rows.num_rows]) for name, rows in answers.items()]
+        print_rows(pa.concat_tables(named, promote_options="default"), form)
+
+
+@app.command()
+def report(
+    table: Table,
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+) -> None:
+    """Write the report on a packet table: one HTML file that opens offline."""
+    from pipelines.answers import report_from
+
+    notice(f"written: {report_from(table, out)}")
+
+
+def notice(text: str) -> None:
+    notices.print(text, markup=False)
+
+
+def say_receipt(receipt: "Receipt") -> None:
+    notice(f"{receipt.stored} packets stored, {receipt.duplicates} were there already")
+
+
+def main() -> None:
+    """The console script: a mistake of the user's is one line on standard error and exit status 1."""
+    try:
+        app()
+    except QisError as error:
+        notice(f"qis: {error}")
+    except OSError as error:
+        notice(f"qis: {error.filename}: {error.strerror}" if error.filename else f"qis: {error}")
+    sys.exit(1)
