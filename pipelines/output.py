@@ -12,6 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 
+WIDEST = 2000
+
+
 class Format(StrEnum):
     table = "table"
     json = "json"
@@ -32,7 +35,11 @@ def print_rows(rows: pa.Table, form: Format, shown: Sequence[str] | None = None)
         csv.write_csv(_flat(rows), sys.stdout.buffer)
         sys.stdout.buffer.flush()
     else:
-        Console(soft_wrap=False).print(rich_table(rows.select(shown) if shown else rows))
+        table = rich_table(rows.select(shown) if shown else rows)
+        console = Console()
+        # A wide answer runs over the edge, as psql's does, rather than being cut to dots.
+        console.width = max(console.width, console.measure(table, options=console.options.update(width=WIDEST)).maximum)
+        console.print(table)
 
 
 def rich_table(rows: pa.Table, title: str | None = None) -> Table:

@@ -141,20 +141,12 @@ def synthesize(connection: duckdb.DuckDBPyConnection, names: Sequence[str] | Non
         [str(shipped("data/t_crit.csv"))],
     )
     found: dict[str, pa.Table] = {}
-    made: set[str] = set()
-    bound = ""
     for name, steps in plans.items():
-        cohorts = steps[-1].cohorts or PLAIN_COHORTS
-        renewed: set[str] = set()
+        # Each answer runs its whole plan: the steps it shares with another mean other cohorts there.
         for step in steps:
-            rebinds = step.name == cohorts != bound
-            if step.name not in made or rebinds or not step.reads(cohorts).isdisjoint(renewed):
-                _run(connection, step)
-                renewed.add(step.name)
-            if rebinds:
-                connection.execute(f"CREATE OR REPLACE TEMP VIEW cohorts AS FROM {cohorts}")
-                bound = cohorts
-        made |= renewed
+            _run(connection, step)
+            if step.name == (steps[-1].cohorts or PLAIN_COHORTS):
+                connection.execute(f"CREATE OR REPLACE TEMP VIEW cohorts AS FROM {step.name}")
         found[name] = connection.table(name).to_arrow_table()
     return found
 
