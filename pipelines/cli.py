@@ -1,6 +1,7 @@
 """The `qis` command. It reads arguments, calls one function and prints; what the words mean is decided elsewhere."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -56,9 +57,9 @@ def router(
     """Run a router until Ctrl-C. A packet it has acknowledged is on disk."""
     from qis_connectors.router import Router
 
-    server = Router(store, listen)
-    notices.print(f"qis router: {server.url}, packets in {store}; Ctrl-C stops it")
-    server.serve()
+    with suppress(KeyboardInterrupt), Router(store, listen) as server:
+        notice(f"qis router: {server.url}, packets in {store}; Ctrl-C stops it")
+        server.serve()
 
 
 @app.command()

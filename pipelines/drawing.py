@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+import xml.etree.ElementTree as ET
 from io import BytesIO
 from math import exp, log
 from pathlib import Path
@@ -26,7 +28,7 @@ PALETTE = {
 """Every colour of a plot; the report swaps them for those of its light and its dark style."""
 
 NAME_LENGTH = 26
-LEFT, RIGHT = -0.675, 1.54
+LEFT, RIGHT = -0.682, 1.54
 """Where the words of a row begin and end, in widths of the axis."""
 RATIO_TICKS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 10, 20, 50, 100)
 
@@ -49,6 +51,33 @@ def render(figure: Figure, form: str, *, transparent: bool = False) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(sink, format=form, dpi=160, metadata=metadata, transparent=transparent)
     return sink.getvalue()
+
+
+def inline_svg(figure: Figure, prefix: str, label: str) -> str:
+    """The figure as an SVG element of a page: no namespaces, every id begins with `prefix`, PALETTE's colours are
+    the page's variables of those names."""
+    root = ET.fromstring(render(figure, "svg", transparent=True))
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        attributes = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
+        element.attrib.clear()
+        for name, value in attributes.items():
+            element.set(name, _page_value(name, value, prefix))
+    root.attrib.update({"role": "img", "aria-label": label})
+    for size in ("width", "height"):
+        del root.attrib[size]
+    return ET.tostring(root, encoding="unicode", short_empty_elements=False)
+
+
+def _page_value(name: str, value: str, prefix: str) -> str:
+    if name == "id":
+        return f"{prefix}-{value}"
+    if name == "href":
+        return value.replace("#", f"#{prefix}-")
+    if name == "style":
+        for variable, colour in PALETTE.items():
+            value = value.replace(colour, f"var(--{variable})")
+    return re.sub(r"url\(#", f"url(#{prefix}-", value)
 
 
 class RowPlot:

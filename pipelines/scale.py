@@ -42,6 +42,11 @@ class Scale:
     def title(self) -> str:
         return self.name.capitalize() if self.ratio else self.name
 
+    @property
+    def quantity(self) -> str:
+        """What the ratio is of: risk, odds, rate, hazard."""
+        return self.name.removesuffix(" ratio")
+
     def show(self, effect: float | None) -> str:
         """An effect on its own scale, as a ratio where it is the logarithm of one; UNKNOWN for none."""
         if effect is None or not isfinite(effect):

@@ -215,6 +215,9 @@ def test_ctrl_c_stops_the_router(tmp_path):
         line = process.stderr.readline()
         assert "grpc://127.0.0.1:" in line
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 0
+        try:
+            assert process.wait(timeout=20) == 0
+        finally:
+            process.kill()
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)

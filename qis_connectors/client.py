@@ -1,0 +1,192 @@
+"""The client side of the wire: the one place that speaks Flight to a router."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+import pyarrow as pa
+from pyarrow import flight
+
+from qis_connectors import address, packet
+from qis_connectors.errors import QisError
+from qis_connectors.packet import PacketError
+from qis_connectors.receipt import Receipt, decode
+from qis_connectors.request import encode
+
+__all__ = ["Packets", "Receipt", "RouterClient"]
+CHUNK_ROWS = 8192
+CONNECT_SECONDS = 5.0
+_ADDRESSES = pa.schema(
+    [
+        ("address", pa.string()),
+        ("packets", pa.int64()),
+        ("bytes", pa.int64()),
+        ("first_time", pa.int64()),
+        ("last_time", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Packets:
+    """What was read, and where to go on: `since=cursor`, at the same `store`, gives what was stored after it."""
+
+    table: pa.Table
+    cursor: int
+    store: str
+
+
+class RouterClient:
+    """A connection to the router at a `grpc://HOST:PORT` URL; `store` is the identity of what it keeps.
+
+    Every method raises QisError, in one line, where the router cannot be reached or refuses. May be shared by threads.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        with self._errors():
+            self._client = flight.connect(url)
+        try:
+            self.store: str = self._ask("health")["store"]
+        except BaseException:
+            self._client.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def deposit(self, packets: pa.Table | pa.RecordBatch) -> Receipt:
+        """Store packets (fifteen fields or more, what `packet.conform` takes), each at its address; waits for the disk.
+
+        Everything is checked before anything is sent: PacketError names field and row. Sending a packet again is
+        harmless. Where the connection breaks midway some are stored: send all of them again.
+        """
+        whole = packets if isinstance(packets, pa.Table) else pa.Table.from_batches([packets])
+        receipt = Receipt()
+        for name, table in _by_address(_complete(packet.conform(whole))):
+            with self._errors():
+                receipt += self._put(name, table)
+        return receipt
+
+    def read(
+        self, address: str, since: int | None = None, columns: list[str] | None = None, limit: int | None = None
+    ) -> Packets:
+        """The packets at an address, a prefix or a glob, in the order they were stored.
+
+        `since` is a cursor: only what was stored after it. `columns` are fields of OUTCOME_PACKET_SCHEMA, all by
+        default. At most `limit` packets. An address that holds nothing gives an empty table.
+        """
+        with self._errors():
+            reader = self._client.do_get(flight.Ticket(encode(address, since, columns, limit)))
+            batches, position = [], b""
+            for chunk in _chunks(reader):
+                batches.append(chunk.data)
+                position = chunk.app_metadata.to_pybytes()
+            table = pa.Table.from_batches(batches, schema=reader.schema)
+        return Packets(table, **json.loads(position))
+
+    def addresses(self, pattern: str = "*") -> pa.Table:
+        """What the router holds: address, packets, bytes, first_time and last_time (of the packets, ms since 1970)."""
+        with self._errors():
+            rows = [
+                {
+                    "address": info.descriptor.path[0].decode(),
+                    "packets": info.total_records,
+                    "bytes": info.total_bytes,
+                    **json.loads(info.app_metadata),
+                }
+                for info in self._client.list_flights(pattern.encode())
+            ]
+        return pa.Table.from_pylist(rows, schema=_ADDRESSES)
+
+    def stats(self) -> dict[str, Any]:
+        """store (its identity), cursor (of the newest packet), packets, addresses, bytes."""
+        return self._ask("stats")
+
+    def _ask(self, action: str) -> dict[str, Any]:
+        options = flight.FlightCallOptions(timeout=CONNECT_SECONDS)
+        with self._errors():
+            (answer,) = self._client.do_action(flight.Action(action, b""), options)
+            return dict(json.loads(answer.body.to_pybytes()))
+
+    def _put(self, name: str, table: pa.Table) -> Receipt:
+        receipt = Receipt()
+        writer, acks = self._client.do_put(flight.FlightDescriptor.for_path(name), table.schema)
+        with writer:
+            for batch in table.to_batches(max_chunksize=CHUNK_ROWS):
+                writer.write_batch(batch)
+                message = acks.read()
+                if message is None:  # the stream has ended: closing it says why
+                    break
+                receipt += decode(message.to_pybytes())
+        if receipt.stored + receipt.duplicates != table.num_rows:
+            raise QisError(f"router {self.url} did not acknowledge every packet; send them again")
+        return receipt
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Flight's errors as QisError in one line."""
+        try:
+            yield
+        except (flight.FlightUnavailableError, flight.FlightTimedOutError) as error:
+            raise QisError(f"cannot reach router {self.url}: {_cause(error)}") from None
+        except flight.FlightServerError as error:
+            raise QisError(_message(error)) from None
+        except (pa.ArrowException, ValueError, KeyError) as error:
+            raise QisError(f"{self.url} does not answer as a router: {_message(error)}") from None
+
+
+def _complete(table: pa.Table) -> pa.Table:
+    batches = []
+    rows = 0
+    for batch in table.to_batches(max_chunksize=CHUNK_ROWS):
+        try:
+            batches.append(packet.complete(batch))
+        except PacketError as error:
+            if error.row is None or not rows:
+                raise
+            reason = str(error).split(": ", 1)[1]
+            raise PacketError(error.field, reason, rows + error.row) from None
+        rows += batch.num_rows
+    return pa.Table.from_batches(batches, schema=packet.OUTCOME_PACKET_SCHEMA)
+
+
+def _by_address(packets: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    domain, problem_type = (packets[name].combine_chunks() for name in ("domain", "problem_type"))
+    rows = defaultdict(list)
+    for row, name in enumerate(address.column(domain, problem_type).to_pylist()):
+        rows[name].append(row)
+    for name, chosen in rows.items():
+        yield name, packets if len(rows) == 1 else packets.take(chosen)
+
+
+def _chunks(reader: flight.FlightStreamReader) -> Iterator[flight.FlightStreamChunk]:
+    while True:
+        try:
+            yield reader.read_chunk()
+        except StopIteration:
+            return
+
+
+def _message(error: Exception) -> str:
+    """What the other side said, without what gRPC and Flight have wrapped around it."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = text.split(". gRPC client debug context:")[0]
+    return text.split(". Detail: ")[0] or type(error).__name__
+
+
+def _cause(error: Exception) -> str:
+    text = _message(error).lower()
+    for cause in ("connection refused", "address lookup failed", "timed out", "deadline exceeded", "connection reset"):
+        if cause in text:
+            return "it does not answer" if cause == "deadline exceeded" else cause
+    return text.rpartition("with message: ")[2]

@@ -1,0 +1,110 @@
+"""What a reader may ask for: a plain UTF-8 address, prefix or glob, or a JSON object that says more.
+
+    clinical.tuberculosis/bcg_vaccine
+    {"v": 1, "address": "clinical.*", "since": 1200, "columns": ["node_id", "metric_delta"], "limit": 100}
+
+Tickets, command descriptors and ListFlights criteria are all read here.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from qis_connectors.address import Pattern
+from qis_connectors.errors import QisError
+from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
+
+VERSION = 1
+_FIELDS = ("v", "address", "since", "columns", "limit")
+
+
+class RequestError(QisError):
+    """Not a request; the text names the field or byte that is wrong."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """`since` is a cursor: only packets stored after it. `limit` counts packets, the earliest stored come first."""
+
+    pattern: Pattern
+    since: int = 0
+    columns: tuple[str, ...] = tuple(OUTCOME_PACKET_SCHEMA.names)
+    limit: int | None = None
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema([OUTCOME_PACKET_SCHEMA.field(name) for name in self.columns])
+
+
+def encode(address: str, since: int | None, columns: list[str] | None, limit: int | None) -> bytes:
+    """The JSON form, with the fields that are given."""
+    given = {"since": since, "columns": columns, "limit": limit}
+    fields = {name: value for name, value in given.items() if value is not None}
+    return json.dumps({"v": VERSION, "address": address, **fields}).encode()
+
+
+def parse(ticket: bytes) -> Request:
+    """The request in a ticket; RequestError or AddressError, in one line, where there is none."""
+    try:
+        text = ticket.decode()
+    except UnicodeDecodeError as error:
+        raise RequestError(f"request is not UTF-8: byte {error.start} is 0x{ticket[error.start]:02x}") from None
+    if not text.startswith("{"):
+        return Request(Pattern(text))
+    return _from_json(_json_object(text))
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RequestError(f"request is not JSON: {error.msg} at byte {error.pos}") from None
+    except RecursionError:
+        raise RequestError("request is not JSON this router reads: it is nested too deeply") from None
+    assert isinstance(fields, dict)  # it starts with a brace
+    return fields
+
+
+def _from_json(fields: dict[str, Any]) -> Request:
+    if type(fields.get("v")) is not int or fields["v"] != VERSION:
+        raise RequestError(
+            f"request field 'v': {fields.get('v')!r:.60} is not {VERSION}, the version this router knows"
+        )
+    for name in fields:
+        if name not in _FIELDS:
+            raise RequestError(f"request field {name!r:.60} is not known to this router; it knows {', '.join(_FIELDS)}")
+    if "address" not in fields:
+        raise RequestError("request field 'address' is missing")
+    limit = fields.get("limit")
+    return Request(
+        Pattern(_text("address", fields["address"])),
+        _integer("since", fields.get("since", 0), least=0),
+        _columns(fields.get("columns", OUTCOME_PACKET_SCHEMA.names)),
+        None if limit is None else _integer("limit", limit, least=1),
+    )
+
+
+def _text(name: str, value: object) -> str:
+    # JSON can spell half a surrogate pair, which is not printable and which no UTF-8 has.
+    if not isinstance(value, str) or not value.isprintable():
+        raise RequestError(f"request field {name!r}: {value!r:.60} is not a text")
+    return value
+
+
+def _integer(name: str, value: object, least: int) -> int:
+    if type(value) is not int or not least <= value < 2**63:
+        raise RequestError(f"request field {name!r}: {value!r:.60} is not a whole number of at least {least}")
+    return value
+
+
+def _columns(names: object) -> tuple[str, ...]:
+    if not isinstance(names, list) or not names:
+        raise RequestError("request field 'columns' is not a list of field names")
+    for name in names:
+        if name not in OUTCOME_PACKET_SCHEMA.names:
+            raise RequestError(f"request field 'columns': {name!r:.60} is not a field of a packet")
+    if len(set(names)) < len(names):
+        raise RequestError("request field 'columns' names a field twice")
+    return tuple(names)

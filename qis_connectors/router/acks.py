@@ -1,0 +1,91 @@
+"""Acknowledgements of one DoPut stream, sent beside the reading so that neither waits for the other.
+
+A client that never reads them fills its window (64 kB, megabytes where gRPC has enlarged it), and from then on every
+write blocks until it does: at its close, where it drains them, but only if the router has gone on reading meanwhile.
+"""
+
+import logging
+from collections import deque
+from threading import Condition, Event, Thread
+
+import pyarrow as pa
+from pyarrow import flight
+
+from qis_connectors.errors import QisError
+from qis_connectors.receipt import Receipt, encode_failure
+
+MAX_UNSENT = 4096
+"""Beyond this many, the newest acknowledgements become one with their sum: a silent client costs no memory."""
+
+logger = logging.getLogger(__name__)
+
+
+class Acks:
+    """Receipts in, app_metadata messages out, from a thread of its own that ends with `finish`."""
+
+    def __init__(self, writer: flight.FlightMetadataWriter) -> None:
+        self.failure: QisError | None = None
+        self._writer = writer
+        self._unsent: deque[Receipt] = deque()
+        self._awaited = 0
+        self._is_failure_told = False
+        self._is_finished = False
+        self._changed = Condition()
+        self._is_through = Event()  # not Thread.join: in gRPC's threads that leaves an entry in `threading` for ever
+        Thread(target=self._run, name="qis-acks", daemon=True).start()
+
+    def expect(self) -> None:
+        """One more batch is on its way to the log."""
+        with self._changed:
+            self._awaited += 1
+
+    def put(self, answer: Receipt | QisError) -> None:
+        """What the log says of the next batch that is expected."""
+        if isinstance(answer, QisError):
+            self.fail(answer)
+        with self._changed:
+            self._awaited -= 1
+            if isinstance(answer, Receipt) and len(self._unsent) < MAX_UNSENT:
+                self._unsent.append(answer)
+            elif isinstance(answer, Receipt):
+                self._unsent[-1] += answer
+            self._changed.notify_all()
+
+    def fail(self, failure: QisError) -> None:
+        """Tell the failure among the acknowledgements, to a client that waits for one before it closes the stream."""
+        with self._changed:
+            self.failure = self.failure or failure
+            self._changed.notify_all()
+
+    def finish(self, seconds: float | None = None) -> bool:
+        """Wait, for so long at most, until all is sent or the client is gone; whether that is so.
+
+        The handler must not return before: gRPC frees what a blocked write still uses.
+        """
+        with self._changed:
+            self._is_finished = True
+            self._changed.notify_all()
+        return self._is_through.wait(seconds)
+
+    def _run(self) -> None:
+        try:
+            while (message := self._next()) is not None:
+                self._writer.write(message)
+        except (pa.ArrowException, flight.FlightError) as error:
+            logger.info("a depositor went away before its acknowledgements: %s", error)
+        finally:
+            self._is_through.set()
+
+    def _next(self) -> bytes | None:
+        with self._changed:
+            self._changed.wait_for(self._has_news)
+            if self._unsent:
+                return self._unsent.popleft().encode()
+            if self.failure and not self._is_failure_told:
+                self._is_failure_told = True
+                return encode_failure(str(self.failure))
+            return None
+
+    def _has_news(self) -> bool:
+        is_untold = self.failure is not None and not self._is_failure_told
+        return bool(self._unsent) or is_untold or (self._is_finished and not self._awaited)

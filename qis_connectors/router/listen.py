@@ -1,0 +1,76 @@
+"""Where a router listens, and how it stops."""
+
+import socket
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from qis_connectors.errors import QisError
+
+
+class ListenError(QisError):
+    """The router cannot or must not listen there."""
+
+
+def endpoint(url: str) -> tuple[str, int]:
+    """Host and port (0: a free one) of a `grpc://` URL.
+
+    Raises ListenError where it is none, is not on loopback (plain gRPC proves nobody's identity), or is taken.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if host is None or port is None or parts.scheme not in ("grpc", "grpc+tcp"):
+        raise ListenError(f"cannot listen on {url!r}: it is not written grpc://HOST:PORT")
+    if not _is_loopback(host):
+        raise ListenError(f"cannot listen on {url}: without TLS a router listens on loopback only, such as 127.0.0.1")
+    if port:
+        _check_free(host, port, url)
+    return host, port
+
+
+def authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def cut_connections(port: int) -> None:
+    """Shut down every connection this process has accepted on `port`.
+
+    gRPC's own shutdown waits for open streams for ever, and pyarrow passes it no deadline.
+    """
+    for descriptor in Path("/dev/fd").iterdir():
+        try:
+            connection = socket.socket(fileno=int(descriptor.name))
+        except OSError:
+            continue  # no socket, or closed meanwhile
+        try:
+            if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.getsockname()[1] == port:
+                connection.getpeername()  # the listening socket has none
+                connection.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            continue
+        finally:
+            connection.detach()  # it is gRPC's to close
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_free(host: str, port: int, url: str) -> None:
+    # gRPC would say the same on stderr, in its own words and several lines.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except (OSError, OverflowError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise ListenError(f"cannot listen on {url}: {reason}") from None

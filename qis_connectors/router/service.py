@@ -1,0 +1,148 @@
+"""The router's Flight RPCs, thin.
+
+    DoPut(path)        deposit; each batch is stored whole or refused whole, and acknowledged once on the disk
+    DoGet(ticket)      packets in the order they were stored; see request.py for what a ticket may say
+    ListFlights        the addresses, those that match the criteria where these are given
+    GetFlightInfo, GetSchema, DoAction("health"), DoAction("stats")
+
+An acknowledgement is JSON in app_metadata, one a batch: {"stored": n, "duplicates": m, "cursor": c}.
+Each batch of a DoGet has app_metadata {"cursor": N, "store": ID}: everything that matches up to N has been sent, and
+a reader that asks again with since=N goes on strictly after it. The last batch, without rows where nothing was new,
+takes N to the log's end unless `limit` came first. A cursor means something only together with the store's ID.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+from pyarrow import flight
+
+from qis_connectors import address
+from qis_connectors.address import Pattern
+from qis_connectors.errors import QisError
+from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
+from qis_connectors.request import Request, RequestError, parse
+from qis_connectors.router.deposit import receive
+from qis_connectors.router.log import PacketLog
+from qis_connectors.router.reading import Summary, read, summaries
+
+_ACTIONS = {"health": "whether the router serves, and which store", "stats": "what the store holds"}
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def _short_errors() -> Iterator[None]:
+    """Any other exception out of a handler reaches the client with its traceback and our paths."""
+    try:
+        yield
+    except flight.FlightError:
+        raise
+    except QisError as error:
+        raise flight.FlightServerError(str(error)) from None
+    except Exception:
+        logger.exception("a call failed")
+        raise flight.FlightServerError("the router failed on this call; its log has the details") from None
+
+
+class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships no types
+    def __init__(self, location: str, packets: PacketLog) -> None:
+        self._packets = packets
+        super().__init__(location)
+
+    @_short_errors()
+    def do_put(
+        self,
+        _: flight.ServerCallContext,
+        descriptor: flight.FlightDescriptor,
+        reader: flight.MetadataRecordBatchReader,
+        writer: flight.FlightMetadataWriter,
+    ) -> None:
+        if descriptor.descriptor_type != flight.DescriptorType.PATH:
+            raise RequestError("a deposit names its address as a path; this router takes no command descriptor")
+        receive(self._packets, address.check(_path(descriptor)), reader, writer)
+
+    @_short_errors()
+    def do_get(self, _: flight.ServerCallContext, ticket: flight.Ticket) -> flight.GeneratorStream:
+        request = parse(ticket.ticket)
+        return flight.GeneratorStream(request.schema, self._stream(request))
+
+    @_short_errors()
+    def list_flights(self, _: flight.ServerCallContext, criteria: bytes) -> list[flight.FlightInfo]:
+        pattern = parse(criteria or b"*").pattern
+        return [_describe_address(summary) for summary in summaries(self._packets.store, pattern)]
+
+    @_short_errors()
+    def get_flight_info(self, _: flight.ServerCallContext, descriptor: flight.FlightDescriptor) -> flight.FlightInfo:
+        ticket = _ticket(descriptor)
+        request = parse(ticket)
+        found = summaries(self._packets.store, request.pattern)
+        is_part = request.since > 0 or request.limit is not None
+        return flight.FlightInfo(
+            request.schema,
+            descriptor,
+            [flight.FlightEndpoint(ticket, [])],
+            None if is_part else sum(summary.packets for summary in found),
+            None if is_part else sum(summary.bytes for summary in found),
+            app_metadata=json.dumps(self._position()),
+        )
+
+    def get_schema(self, _: flight.ServerCallContext, descriptor: flight.FlightDescriptor) -> flight.SchemaResult:
+        # pyarrow sends a traceback with any error out of this one call, so it has none: DoGet refuses a bad request.
+        try:
+            return flight.SchemaResult(parse(_ticket(descriptor)).schema)
+        except QisError:
+            return flight.SchemaResult(OUTCOME_PACKET_SCHEMA)
+
+    @_short_errors()
+    def do_action(self, _: flight.ServerCallContext, action: flight.Action) -> list[bytes]:
+        if action.type == "health":
+            return [json.dumps({"status": "ok", **self._position()}).encode()]
+        if action.type == "stats":
+            return [json.dumps(self._stats()).encode()]
+        raise RequestError(f"action {action.type!r:.60} is not known to this router; it knows {', '.join(_ACTIONS)}")
+
+    @_short_errors()
+    def list_actions(self, _: flight.ServerCallContext) -> list[tuple[str, str]]:
+        return list(_ACTIONS.items())
+
+    @_short_errors()
+    def do_exchange(self, *_: object) -> None:
+        raise RequestError("this router does not serve DoExchange")
+
+    def _stream(self, request: Request) -> Iterator[tuple[pa.RecordBatch, bytes]]:
+        with _short_errors():
+            for batch, cursor in read(self._packets, request.pattern, request.columns, request.since, request.limit):
+                yield batch, json.dumps({"cursor": cursor, "store": self._packets.store.identity}).encode()
+
+    def _position(self) -> dict[str, str | int]:
+        return {"store": self._packets.store.identity, "cursor": self._packets.head}
+
+    def _stats(self) -> dict[str, str | int]:
+        position = self._position()
+        found = summaries(self._packets.store, Pattern("*"))
+        packets, size = sum(summary.packets for summary in found), sum(summary.bytes for summary in found)
+        return {**position, "packets": packets, "addresses": len(found), "bytes": size}
+
+
+def _path(descriptor: flight.FlightDescriptor) -> str:
+    return b"/".join(descriptor.path).decode()
+
+
+def _ticket(descriptor: flight.FlightDescriptor) -> bytes:
+    """A command is what a ticket is; a path is an address, prefix or glob."""
+    if descriptor.descriptor_type == flight.DescriptorType.PATH:
+        return _path(descriptor).encode()
+    return bytes(descriptor.command or b"")
+
+
+def _describe_address(summary: Summary) -> flight.FlightInfo:
+    return flight.FlightInfo(
+        OUTCOME_PACKET_SCHEMA,
+        flight.FlightDescriptor.for_path(summary.address),
+        [flight.FlightEndpoint(summary.address, [])],
+        summary.packets,
+        summary.bytes,
+        app_metadata=json.dumps({"first_time": summary.first_time, "last_time": summary.last_time}),
+    )

@@ -1,0 +1,51 @@
+"""Packets to send and a real router to send them to."""
+
+import pyarrow as pa
+import pytest
+
+from qis_connectors.packet import INTERCHANGE_SCHEMA
+from qis_connectors.router import Router
+
+
+@pytest.fixture
+def packet_row():
+    """packet_row(**changes): the fifteen fields of one valid packet, as a dict."""
+
+    def make(**changes):
+        return {
+            "node_id": "site-a",
+            "timestamp_utc": 1_700_000_000_000,
+            "domain": "clinical.tuberculosis",
+            "problem_type": "bcg_vaccine",
+            "model_architecture": "two_arm_comparison",
+            "training_phase": "follow_up_14d",
+            "metric_name": "log_risk_ratio",
+            "metric_delta": -0.5,
+            "metric_value": 0.25,
+            "confidence": 0.875,
+            "intervention_type": "bcg_vaccination",
+            "intervention_params": '{"dose":1}',
+            "outcome_decile": 5,
+            "sample_count": 262,
+            "raw_data_hash": "0" * 64,
+            **changes,
+        }
+
+    return make
+
+
+@pytest.fixture
+def packets(packet_row):
+    """packets(n, start=0, **changes): a fifteen-field table of n packets, one millisecond apart from `start` on."""
+
+    def make(n, start=0, **changes):
+        rows = [packet_row(timestamp_utc=1_700_000_000_000 + start + at, **changes) for at in range(n)]
+        return pa.Table.from_pylist(rows, schema=INTERCHANGE_SCHEMA).combine_chunks()
+
+    return make
+
+
+@pytest.fixture
+def router(tmp_path):
+    with Router(tmp_path / "router", "grpc://127.0.0.1:0") as router:
+        yield router
