@@ -11,12 +11,11 @@ from typing import Any
 
 import narwhals as nw
 import pyarrow as pa
-from narwhals.exceptions import ColumnNotFoundError
 from qis_connectors.decile import deciles
 
 from pipelines.commitment import commit, salt_of
 from pipelines.effects import MEASURES, Cells, correct_empty_cells
-from pipelines.engine import Engine, scan
+from pipelines.engine import Engine, readable, scan
 from pipelines.privacy import refuse_small_cells
 from pipelines.study import Study, StudyError
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, complete
@@ -46,7 +45,8 @@ def distill(study: Study, site: str, rows: Path, engine: Engine = "polars") -> R
 
     Raises StudyError where the table has not the study's columns or values, and EngineError or SaltError.
     """
-    counted = _count(scan(rows, engine), study, rows)
+    with readable(rows, engine):
+        counted = _count(scan(rows, engine), study, rows)
     if not counted:
         raise StudyError(f"{rows}: the table is empty")
     cells = _cells(counted, study, rows)
@@ -60,13 +60,12 @@ def distill(study: Study, site: str, rows: Path, engine: Engine = "polars") -> R
 
 
 def _count(frame: nw.LazyFrame[Any], study: Study, rows: Path) -> Counted:
-    columns = study.columns
-    try:
-        distinct = frame.group_by(*columns).agg(nw.len().alias("rows")).head(MAX_DISTINCT_ROWS + 1)
-        counted = distinct.collect(backend="pyarrow").to_arrow()
-    except ColumnNotFoundError:
-        missing = next(column for column in columns if column not in frame.collect_schema().names())
-        raise StudyError(f"{rows}: there is no column {missing!r}") from None
+    columns, there = study.columns, frame.collect_schema().names()
+    for column in columns:
+        if column not in there:
+            raise StudyError(f"{rows}: there is no column {column!r}; there are {', '.join(there[:20])}")
+    distinct = frame.group_by(*columns).agg(nw.len().alias("rows")).head(MAX_DISTINCT_ROWS + 1)
+    counted = distinct.collect(backend="pyarrow").to_arrow()
     if counted.num_rows > MAX_DISTINCT_ROWS:
         raise StudyError(f"{rows}: over {MAX_DISTINCT_ROWS} distinct rows; is {study.outcome.column!r} binary?")
     *keys, sizes = (counted.column(name).to_pylist() for name in (*columns, "rows"))

@@ -2,6 +2,8 @@
 
 import importlib.util
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -44,6 +46,20 @@ def scan(rows: Path, engine: Engine) -> nw.LazyFrame[Any]:
     reader = spark_session().read
     frame = reader.parquet(str(rows)) if kind == "parquet" else reader.csv(str(rows), header=True, inferSchema=True)
     return _lazy(frame)
+
+
+@contextmanager
+def readable(rows: Path, engine: Engine) -> Iterator[None]:
+    """What the engine says of a table it cannot read, as EngineError in one line."""
+    failures: tuple[type[Exception], ...] = (pl.exceptions.PolarsError, nw.exceptions.NarwhalsError)
+    if engine == "spark" and spark_is_here() is None:
+        from pyspark.errors import PySparkException
+
+        failures = (*failures, PySparkException)
+    try:
+        yield
+    except failures as error:
+        raise EngineError(f"{rows} cannot be read as a table: {str(error).splitlines()[0][:200]}") from None
 
 
 def _lazy(native: Any) -> nw.LazyFrame[Any]:  # noqa: ANN401 - a frame of whichever engine

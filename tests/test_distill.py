@@ -166,6 +166,13 @@ def test_missing_values_are_in_no_cell(study, tmp_path):
     assert (release.rows, release.packets["sample_count"][0].as_py()) == (202, 200)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_broken_file_is_one_line(study, tmp_path, engine):
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1 and nothing more")
+    with pytest.raises(EngineError, match=r"rows\.parquet cannot be read as a table: [^\n]+$"):
+        distill(study, "x", tmp_path / "rows.parquet", engine)
+
+
 def test_a_file_of_another_kind_is_refused(study, tmp_path):
     (tmp_path / "rows.xlsx").touch()
     with pytest.raises(EngineError, match=r"\.parquet or \.csv file or a Delta folder"):
