@@ -71,11 +71,10 @@ def distill(
     form: Form = Format.table,
 ) -> None:
     """Turn the rows of each site of a study into packets, and print them, write them or deposit them."""
-    from qis_connectors.client import RouterClient
-
     from pipelines.distill import distill as distill_site
     from pipelines.files import write_parquet
     from pipelines.study import load
+    from qis_connectors.client import RouterClient
 
     plan = load(study)
     with Progress(console=notices, transient=True) as progress:
@@ -100,9 +99,8 @@ def deposit(
     router: RouterUrl,
 ) -> None:
     """Send the packets of a file to a router. One bad packet and none of them is sent."""
-    from qis_connectors.client import RouterClient
-
     from pipelines.packet_file import read_packets
+    from qis_connectors.client import RouterClient
 
     packets = read_packets(file)
     with RouterClient(router) as client:

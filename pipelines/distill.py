@@ -11,13 +11,13 @@ from typing import Any
 
 import narwhals as nw
 import pyarrow as pa
-from qis_connectors.decile import deciles
 
 from pipelines.commitment import commit, salt_of
 from pipelines.effects import MEASURES, Cells, correct_empty_cells
 from pipelines.engine import Engine, readable, scan
 from pipelines.privacy import refuse_small_cells
 from pipelines.study import Study, StudyError
+from qis_connectors.decile import deciles
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, complete
 
 ARCHITECTURE = "two_arm_comparison"

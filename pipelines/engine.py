@@ -53,13 +53,17 @@ def readable(rows: Path, engine: Engine) -> Iterator[None]:
     """What the engine says of a table it cannot read, as EngineError in one line."""
     failures: tuple[type[Exception], ...] = (pl.exceptions.PolarsError, nw.exceptions.NarwhalsError)
     if engine == "spark" and spark_is_here() is None:
+        from py4j.protocol import Py4JError
         from pyspark.errors import PySparkException
 
-        failures = (*failures, PySparkException)
+        failures = (*failures, PySparkException, Py4JError)
     try:
         yield
     except failures as error:
-        raise EngineError(f"{rows} cannot be read as a table: {str(error).splitlines()[0][:200]}") from None
+        lines = str(error).splitlines() or [type(error).__name__]
+        # py4j says in its first line only which call failed; Java's own word comes after a colon.
+        reason = next((line[2:] for line in lines if line.startswith(": ")), lines[0])
+        raise EngineError(f"{rows} cannot be read as a table: {reason:.200}") from None
 
 
 def _lazy(native: Any) -> nw.LazyFrame[Any]:  # noqa: ANN401 - a frame of whichever engine

@@ -11,7 +11,6 @@ from pyarrow import csv
 from rich.console import Console
 from rich.table import Table
 
-
 WIDEST = 2000
 
 
