@@ -1,0 +1,140 @@
+"""The main job: the published answer, twice the same, and nothing of it that should not be there."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines import bcg, demo
+from pipelines.demo import SITE_STEPS, STEPS, Loop
+from pipelines.shipped import shipped
+from qis_connectors.delta import PacketTable
+from qis_connectors.router import Router
+
+ROOT = shipped("sql").parent
+QIS = Path(sys.executable).with_name("qis")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The loop, run twice on the same workspace by two routers one after the other, on Polars."""
+    root = tmp_path_factory.mktemp("demo") / "out"
+    seen: list[list[str]] = []
+    versions = []
+    for _ in range(2):
+        steps: list[str] = []
+        with Router(root / "router", "grpc://127.0.0.1:0") as router:
+            loop = Loop(root, router.url, "polars")
+            demo.run(loop, lambda step, behind, steps=steps: steps.append(f"{behind:.3f} {step}"))
+        seen.append(steps)
+        versions.append(PacketTable(loop.table).version)
+    return loop, seen, versions
+
+
+def rows(loop: Loop, answer: str) -> list[dict]:
+    return pq.read_table(loop.answer(answer)).to_pylist()
+
+
+def test_it_ends_at_the_published_numbers(finished):
+    loop, _, _ = finished
+    pooled = {row["method"]: row for row in rows(loop, "pooled")}
+    reml = pooled["REML"]
+    assert [f"{reml[name]:.4f}" for name in ("estimate", "se", "tau2")] == ["-0.7145", "0.1798", "0.3132"]
+    assert [f"{pooled['DL'][name]:.4f}" for name in ("estimate", "tau2")] == ["-0.7141", "0.3088"]
+    assert {row["k"] for row in pooled.values()} == {13}
+    (robust,) = rows(loop, "robust")
+    assert f"{robust['median']:.4f}" == "-0.7861"
+    assert len([row for row in rows(loop, "leave_one_out") if row["method"] == "REML"]) == 13
+    assert len(rows(loop, "sites")) == 13
+
+
+def test_a_second_run_adds_nothing(finished):
+    loop, seen, versions = finished
+    assert versions == [0, 0]
+    assert seen[0] == seen[1]
+    assert len(seen[0]) == 13 * len(SITE_STEPS) + len(STEPS) + 1
+    with Router(loop.root / "router", "grpc://127.0.0.1:0") as router:
+        again = Loop(loop.root, router.url, "polars")
+        receipts = [demo.deposited_packets(again, site) for site in bcg.trials()]
+        assert [(receipt.stored, receipt.duplicates) for receipt in receipts] == [(0, 1)] * 13
+        assert demo.packet_table(again).new == 0
+
+
+def test_it_leaves_what_it_says(finished):
+    loop, _, _ = finished
+    there = {path.name for path in loop.root.iterdir()}
+    assert {"packets", "report.html", "forest.svg", "forest.png", "router", "answers", "sites"} <= there
+    assert not [path for path in loop.root.rglob(".*") if path.is_file() and path.suffix in (".parquet", ".html")]
+
+
+def test_no_row_leaves_a_site(finished):
+    """Nothing outside sites/ has a participant's columns, and packets are as many as sites."""
+    loop, _, _ = finished
+    participant = {"vaccinated", "tuberculosis"}
+    files = [path for path in loop.root.rglob("*.parquet") if loop.root / "sites" not in path.parents]
+    assert len(files) >= 5
+    for path in files:
+        assert not participant & set(pq.read_schema(path).names), path
+    assert sum(pq.read_metadata(loop.rows(site)).num_rows for site in bcg.trials()) == 357_347
+    assert pa.concat_tables(pq.read_table(loop.staged(site)) for site in bcg.trials()).num_rows == 13
+
+
+def test_the_readme_shows_the_picture_it_makes(finished):
+    loop, _, _ = finished
+
+    def words(path: Path) -> list[str]:
+        return re.findall(r">([^<>]*\w[^<>]*)</text>", path.read_text(encoding="utf-8"))
+
+    assert len(words(ROOT / "docs" / "forest.svg")) > 13 * 3
+    assert words(loop.root / "forest.svg") == words(ROOT / "docs" / "forest.svg")
+
+
+def test_the_readmes_python_runs(router):
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert "grpc://127.0.0.1:8815" in block
+    code = block.replace("grpc://127.0.0.1:8815", router.url)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "-0.8" in done.stdout
+
+
+def test_the_command_prints_progress_aside_and_the_summary(tmp_path):
+    command = [QIS, "demo", "--out", tmp_path / "d", "--engine", "polars"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    for words in ("hart-sutherland-1977", "-0.7145", "0.1798", "0.3132", "-0.7861", "357,347 rows", "make ui"):
+        assert words in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_leaves_no_process_and_the_next_run_ends_well(tmp_path):
+    command = [QIS, "demo", "--out", tmp_path / "d", "--engine", "polars"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            deadline = time.monotonic() + 30
+            while not (tmp_path / "d" / "sites").exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            os.killpg(process.pid, signal.SIGINT)
+            _, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode != 0
+    assert b"Traceback" not in err
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    subprocess.run(command, capture_output=True, check=True)
+    assert PacketTable(tmp_path / "d" / "packets").version == 0
+
+
+def test_another_router_on_the_same_store_is_one_line(tmp_path):
+    with Router(tmp_path / "d" / "router", "grpc://127.0.0.1:0"):
+        done = subprocess.run([QIS, "demo", "--out", tmp_path / "d"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("qis: ")
+    assert "in use by another router" in done.stderr
+    assert done.stderr.count("\n") == 1
