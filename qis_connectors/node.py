@@ -1,10 +1,8 @@
 """A node: one site's voice at one address of the network."""
 
-import json
 import time
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from math import erf, sqrt
 from typing import Any, Self
 
 import numpy as np
@@ -14,8 +12,8 @@ import pyarrow.compute as pc
 from qis_connectors import address as addresses
 from qis_connectors import packet
 from qis_connectors.client import Receipt, RouterClient
-from qis_connectors.decile import deciles
 from qis_connectors.errors import QisError
+from qis_connectors.outcome import compact_json, confidence, deciles
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, PacketError
 
 REQUIRED = ("metric_name", "metric_delta", "metric_value", "sample_count", "intervention_type")
@@ -170,7 +168,7 @@ def _value(name: str, value: object) -> Any:  # noqa: ANN401
     kind = OUTCOME_PACKET_SCHEMA.field(name).type
     try:
         if name in _JSON_FIELDS and isinstance(value, dict):
-            value = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+            value = compact_json(value)
         if isinstance(value, str) != (kind == pa.string()):
             raise TypeError(f"it is a {type(value).__name__}")
         # Through the type the value has by itself: building int32 from 1.5 would cut it, the cast refuses.
@@ -182,4 +180,4 @@ def _value(name: str, value: object) -> Any:  # noqa: ANN401
 def _confidence(row: dict[str, Any]) -> float:
     """1 - two-sided p. A standard error that is none is refused as such, so any value will do here."""
     stderr = row.get("metric_stderr", 0.0)
-    return erf(abs(row["metric_delta"]) / stderr / sqrt(2)) if stderr > 0 else 0.0
+    return confidence(row["metric_delta"], stderr) if stderr > 0 else 0.0

@@ -1,5 +1,6 @@
 """Where a router listens, and how it stops."""
 
+import signal
 import socket
 from ipaddress import ip_address
 from pathlib import Path
@@ -53,6 +54,27 @@ def cut_connections(port: int) -> None:
             continue
         finally:
             connection.detach()  # it is gRPC's to close
+
+
+def wait_for_signal(*numbers: int) -> None:
+    """Block the main thread until one of these signals comes.
+
+    One of gRPC's threads may catch it, which does not wake this thread: Python runs the handler when it wakes for
+    another reason. And an Event that a handler sets while this thread is inside its wait is a deadlock. The wakeup
+    socket is written to by whichever thread catches the signal, and takes no lock.
+    """
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        writer.setblocking(False)
+        socket_before = signal.set_wakeup_fd(writer.fileno())
+        handlers_before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+        try:
+            while reader.recv(1)[0] not in numbers:
+                pass
+        finally:
+            for number, handler in handlers_before.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(socket_before)
 
 
 def _is_loopback(host: str) -> bool:

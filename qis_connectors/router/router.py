@@ -2,12 +2,12 @@
 
 import signal
 from pathlib import Path
-from threading import Event, Timer
+from threading import Timer
 from typing import Self
 
 import pyarrow as pa
 
-from qis_connectors.router.listen import ListenError, authority, cut_connections, endpoint
+from qis_connectors.router.listen import ListenError, authority, cut_connections, endpoint, wait_for_signal
 from qis_connectors.router.log import PacketLog
 from qis_connectors.router.service import Service
 
@@ -50,12 +50,7 @@ class Router:
 
     def serve(self) -> None:
         """Block until SIGINT or SIGTERM, then close. For a process's main thread."""
-        stop = Event()
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}
         try:
-            stop.wait()
+            wait_for_signal(signal.SIGINT, signal.SIGTERM)
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
             self.close()
