@@ -1,11 +1,8 @@
 """A site's rows -> outcome packets. The engine counts, once for all engines; everything after is plain arithmetic,
 so that a packet has the same bits, and the same packet_id, wherever it was counted."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from math import erf, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ from pipelines.effects import MEASURES, Cells, correct_empty_cells
 from pipelines.engine import Engine, readable, scan
 from pipelines.privacy import refuse_small_cells
 from pipelines.study import Study, StudyError
-from qis_connectors.decile import deciles
+from qis_connectors.outcome import compact_json, confidence, deciles
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, complete
 
 ARCHITECTURE = "two_arm_comparison"
@@ -101,14 +98,14 @@ def _packet(study: Study, site: str, rows: Path, counted: Counted, cells: Cells)
         "metric_name": study.effect,
         "metric_delta": effect,
         "metric_value": cells.treated_event / cells.treated,
-        "confidence": erf(abs(effect) / stderr / sqrt(2)),
+        "confidence": confidence(effect, stderr),
         "intervention_type": study.intervention.type,
-        "intervention_params": compact_json(study.intervention.params),
+        "intervention_params": _json(study.intervention.params, "intervention.params"),
         "outcome_decile": deciles([sign * effect])[0],
         "sample_count": int(cells.treated + cells.control),
         "raw_data_hash": commit([(*values, n) for values, n in counted.items()], salt_of(rows)),
         "metric_stderr": stderr,
-        "context": compact_json({name: _constant(counted, study, name, rows) for name in study.context}),
+        "context": _json({name: _constant(counted, study, name, rows) for name in study.context}, f"{rows}: context"),
     }
 
 
@@ -132,6 +129,9 @@ def _milliseconds(value: Value, study: Study, rows: Path) -> int:
     return round((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def compact_json(value: Mapping[str, Any]) -> str:
-    """The one text of an object: sorted keys, no spaces, so that equal contents are equal packets."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+def _json(values: dict[str, Any], where: str) -> str:
+    """An object as the packet's text, dates by their ISO form; StudyError for NaN and other things JSON has not."""
+    try:
+        return compact_json({k: v.isoformat() if isinstance(v, date) else v for k, v in values.items()})
+    except (TypeError, ValueError) as error:
+        raise StudyError(f"{where}: {error}") from None

@@ -154,8 +154,7 @@ def _complete(table: pa.Table) -> pa.Table:
         except PacketError as error:
             if error.row is None or not rows:
                 raise
-            reason = str(error).split(": ", 1)[1]
-            raise PacketError(error.field, reason, rows + error.row) from None
+            raise PacketError(error.field, error.reason, rows + error.row) from None
         rows += batch.num_rows
     return pa.Table.from_batches(batches, schema=packet.OUTCOME_PACKET_SCHEMA)
 

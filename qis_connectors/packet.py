@@ -66,7 +66,7 @@ class PacketError(QisError):
 
     def __init__(self, field: str, reason: str, row: int | None = None) -> None:
         super().__init__(f"field {field!r}{'' if row is None else f', row {row}'}: {reason}")
-        self.field, self.row = field, row
+        self.field, self.reason, self.row = field, reason, row
 
 
 def complete(batch: pa.RecordBatch) -> pa.RecordBatch:

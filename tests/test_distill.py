@@ -1,6 +1,7 @@
 """Rows become packets: the same packet on every engine, nothing that is not one leaves."""
 
 import json
+from datetime import UTC, date, datetime
 from math import exp, log, sqrt
 from pathlib import Path
 
@@ -155,6 +156,33 @@ def test_a_site_column_that_varies_is_refused(study, tmp_path):
     pl.read_parquet(file).with_columns(latitude=pl.int_range(pl.len()) % 2).write_parquet(file)
     with pytest.raises(StudyError, match="'latitude' must be the same in all of a site's rows; it holds 0, 1"):
         distill(study, "x", file)
+
+
+def test_context_may_be_a_date_and_may_not_be_infinite(study, tmp_path):
+    dated = rows(tmp_path / "r.parquet", (20, 80, 30, 70), allocation=date(1999, 5, 1))
+    assert '"allocation":"1999-05-01"' in distill(study, "x", dated).packets["context"][0].as_py()
+    with pytest.raises(StudyError, match=r"r\.parquet: context: .*not JSON compliant"):
+        distill(study, "x", rows(tmp_path / "r.parquet", (20, 80, 30, 70), allocation=float("inf")))
+
+
+@pytest.mark.parametrize(
+    ("time", "milliseconds"),
+    [
+        (1969, -365 * 86_400_000),
+        (date(1970, 1, 2), 86_400_000),
+        (datetime(1970, 1, 1, 0, 0, 1), 1000),
+        (datetime(1970, 1, 1, 1, tzinfo=UTC), 3_600_000),
+    ],
+)
+def test_time_is_a_year_a_date_or_a_time(study, tmp_path, time, milliseconds):
+    packets = distill(study, "x", rows(tmp_path / "r.parquet", (20, 80, 30, 70), year=time)).packets
+    assert packets["timestamp_utc"].to_pylist() == [milliseconds]
+
+
+@pytest.mark.parametrize("time", [0, 12_345, "soon", True, 1999.5])
+def test_what_is_no_time_is_refused(study, tmp_path, time):
+    with pytest.raises(StudyError, match="'year' must hold a year, a date or a time"):
+        distill(study, "x", rows(tmp_path / "r.parquet", (20, 80, 30, 70), year=time))
 
 
 def test_missing_values_are_in_no_cell(study, tmp_path):

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "qis_connectors.errors": (),
     "qis_connectors.packet_id": (),
     "qis_connectors.address": ("qis_connectors.errors",),
-    "qis_connectors.decile": (),
+    "qis_connectors.outcome": (),
     "qis_connectors.packet": ("qis_connectors.errors", "qis_connectors.packet_id"),
     "qis_connectors": ("qis_connectors",),
     "pipelines": ("qis_connectors", "pipelines"),

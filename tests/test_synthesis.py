@@ -227,7 +227,7 @@ def test_unusable_standard_errors_count_only_where_nothing_is_weighted():
 
 def test_no_packets():
     nothing = run(packets([(0.1, 0.1)]).slice(0, 0))
-    assert nothing == dict.fromkeys(answers(), [])
+    assert nothing == {name: [] for name in answers()}
 
 
 def test_a_packet_sent_twice_is_one_packet():
