@@ -34,6 +34,9 @@ ui: install  ## the Dagster page on the same pipeline and the same data
 test: install  ## every test that is not marked slow
 	@$(BIN)/pytest
 
+bench: install  ## the benchmarks, each with what it is held to
+	@for one in benchmarks/*.py; do grep -q __main__ $$one && $(BIN)/python $$one; done
+
 check: install  ## lint, format, types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .

@@ -12,7 +12,10 @@ from rich.table import Table
 from pipelines import bcg
 from pipelines.demo import Loop
 from pipelines.engine import spark_is_here
-from qis_connectors.packet import wire_bytes
+from qis_connectors.packet import SIZE_ROWS, ipc_bytes, wire_bytes
+
+USUAL_OUT = "qis-demo"
+"""Where the Makefile looks when it is told nothing."""
 
 
 def print_summary(loop: Loop, console: Console) -> None:
@@ -69,10 +72,15 @@ def _influence(loop: Loop) -> Iterator[str]:
 
 
 def _traffic(loop: Loop) -> Iterator[str]:
-    packets = pa.concat_tables(pq.read_table(loop.staged(site)) for site in bcg.trials())
-    sent = sum(wire_bytes(packets.to_pydict()))
+    sent = [pq.read_table(loop.staged(site)) for site in bcg.trials()]
+    packets = pa.concat_tables(sent)
+    alone = sum(ipc_bytes(batch) for table in sent for batch in table.to_batches())
+    each = sum(wire_bytes(packets.to_pydict())) / packets.num_rows
     rows = sum(pq.read_metadata(loop.rows(site)).num_rows for site in bcg.trials())
-    yield f"Moved: {packets.num_rows} packets, {sent:,.0f} bytes ({sent / packets.num_rows:.0f} a packet)."
+    yield (
+        f"Moved: {packets.num_rows} packets of {each:.0f} bytes as part of a batch of {SIZE_ROWS:,} "
+        f"({alone / 1000:.1f} kB as they went, each by itself and with its schema)."
+    )
     yield f"Kept at home: {rows:,} rows of {len(bcg.trials())} sites."
     if missing := spark_is_here():
         yield f"Spark was not used: {missing}."
@@ -83,5 +91,5 @@ def _next(loop: Loop) -> Iterator[str]:
     yield f"\nIn {loop.root}: report.html, forest.svg, forest.png, packets (Delta), answers, router (its store)"
     yield "\nTo type next:"
     yield f"  .venv/bin/qis synthesize --table {loop.table}"
-    yield f"""  .venv/bin/python -c "import duckdb; duckdb.sql('SELECT * FROM \\"{pooled}\\"').show()\""""
-    yield "  make ui"
+    yield f"""  .venv/bin/python -c "import duckdb; duckdb.sql('SELECT method, estimate, se, tau2 FROM \\"{pooled}\\"').show()\""""
+    yield "  make ui" if str(loop.root) == USUAL_OUT else f"  make ui OUT={loop.root}"
