@@ -87,9 +87,9 @@ def _traffic(loop: Loop) -> Iterator[str]:
 
 
 def _next(loop: Loop) -> Iterator[str]:
-    pooled = loop.answer("pooled")
+    select = f'SELECT method, estimate, se, tau2 FROM \\"{loop.answer("pooled")}\\"'
     yield f"\nIn {loop.root}: report.html, forest.svg, forest.png, packets (Delta), answers, router (its store)"
     yield "\nTo type next:"
     yield f"  .venv/bin/qis synthesize --table {loop.table}"
-    yield f"""  .venv/bin/python -c "import duckdb; duckdb.sql('SELECT method, estimate, se, tau2 FROM \\"{pooled}\\"').show()\""""
+    yield f"""  .venv/bin/python -c "import duckdb; duckdb.sql('{select}').show()\""""
     yield "  make ui" if str(loop.root) == USUAL_OUT else f"  make ui OUT={loop.root}"

@@ -1,7 +1,10 @@
 """Where a site's rows are counted: Polars in this process, or Spark. Both give narwhals frames, so one job serves."""
 
 import importlib.util
+import os
+import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 Engine = Literal["polars", "spark"]
+OLDEST_JAVA = 17
 
 
 class EngineError(QisError):
@@ -27,9 +31,22 @@ def spark_is_here() -> str | None:
     """None where Spark can run; otherwise what is missing."""
     if importlib.util.find_spec("pyspark") is None:
         return "pyspark is not installed (pip install 'qis-connectors[spark]')"
-    if shutil.which("java") is None:
-        return "Java 17 or newer was not found"
-    return None
+    version = _java_version()
+    if version is None:
+        return f"Java {OLDEST_JAVA} or newer was not found"
+    return None if version >= OLDEST_JAVA else f"Java {version} was found, and Spark needs {OLDEST_JAVA} or newer"
+
+
+@cache
+def _java_version() -> int | None:
+    """The major version of the Java that Spark would start; None where there is none."""
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=str(Path(home) / "bin") if home else None)
+    if java is None:
+        return None
+    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    found = re.search(r'version "(\d+)', said)
+    return int(found[1]) if found else None
 
 
 def scan(rows: Path, engine: Engine) -> nw.LazyFrame[Any]:

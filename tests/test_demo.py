@@ -138,3 +138,24 @@ def test_another_router_on_the_same_store_is_one_line(tmp_path):
     assert done.stderr.startswith("qis: ")
     assert "in use by another router" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("java", "said"),
+    [(None, "Java 17 or newer was not found"), ("11.0.2", "Java 11 was found, and Spark needs 17 or newer")],
+)
+def test_without_a_java_for_spark_one_line_says_so_and_polars_does_it_all(tmp_path, java, said):
+    if java:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "java").write_text(f"#!/bin/sh\necho 'openjdk version \"{java}\"' >&2\n")
+        (tmp_path / "bin" / "java").chmod(0o755)
+    environment = {**os.environ, "JAVA_HOME": str(tmp_path)}
+    command = [QIS, "demo", "--out", tmp_path / "d"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert f"Spark was not used: {said}.\n" in done.stdout
+    assert "-0.7145" in done.stdout
+    refused = subprocess.run(
+        [*command, "--engine", "spark"], capture_output=True, text=True, check=False, env=environment
+    )
+    assert refused.returncode == 1
+    assert refused.stderr == f"qis: engine spark: {said}; --engine polars works without\n"
