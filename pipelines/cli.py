@@ -42,7 +42,10 @@ def demo(
     from pipelines.demo_summary import print_summary
     from qis_connectors.router import Router
 
-    with Router(out / "router", "grpc://127.0.0.1:0") as server, Progress(console=notices, transient=True) as progress:
+    with (
+        Router(out / "router", "grpc://127.0.0.1:0") as server,
+        Progress(console=notices, transient=True, disable=not notices.is_terminal) as progress,
+    ):
         task = progress.add_task("", total=1)
         loop = Loop(out, server.url, engine)
         run(loop, lambda step, behind: progress.update(task, description=step, completed=behind))
@@ -77,7 +80,7 @@ def distill(
     from qis_connectors.client import RouterClient
 
     plan = load(study)
-    with Progress(console=notices, transient=True) as progress:
+    with Progress(console=notices, transient=True, disable=not notices.is_terminal) as progress:
         sites = progress.track(plan.row_files(study.parent).items(), description="Sites")
         releases = [distill_site(plan, site, rows, engine) for site, rows in sites]
     for release in releases:
