@@ -16,6 +16,7 @@ import yaml
 
 from pipelines import bcg, cli
 from pipelines.shipped import shipped
+from pipelines.synthesize import answers, statements
 from qis_connectors.packet import INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA
 
 NOBODY = "grpc://127.0.0.1:1"
@@ -221,3 +222,12 @@ def test_ctrl_c_stops_the_router(tmp_path):
             process.kill()
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)
+
+
+def test_every_answer_is_in_the_readme_with_its_question():
+    readme = (shipped("sql").parent / "README.md").read_text(encoding="utf-8")
+    table = {line.split("`")[1]: line for line in readme.splitlines() if line.startswith("| [`")}
+    assert set(table) == set(answers())
+    for name in answers():
+        assert f"(sql/{name}.sql)" in table[name]
+        assert statements()[name].title.split("?")[0] in table[name]
