@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import select
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +30,7 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 def materialise(workspace: Workspace, console: Console) -> Loop:
     """Every asset for every site, in runs on the instance in DAGSTER_HOME; what a site withholds is printed.
 
-    Raises QisError, beginning with the site or step it is about, where one fails; what came before it stands.
+    Raises QisError where a step fails, in one line that begins with the site; what came before it stands.
     """
     sites = SITES.get_partition_keys()
     with (
@@ -67,11 +69,23 @@ def _teller(progress: Progress, task: TaskID, site: str | None) -> Callable[[dg.
 def _named(who: str) -> Iterator[None]:
     try:
         yield
-    except QisError as error:
-        raise QisError(f"{who}: {error}") from None
+    except dg.Failure as failure:
+        raise QisError(f"{who}: {failure.description}") from None
 
 
-def main() -> None:
+def _watch_for_interrupts() -> Callable[[], bool]:
+    """What it returns says whether Ctrl-C was pressed.
+
+    Dagster and PySpark put handlers of their own in place of Python's, after which it may come as any exception.
+    """
+    reader, writer = os.pipe()
+    for end in (reader, writer):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(writer)
+    return lambda: bool(select.select([reader], [], [], 0)[0])
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("qis-demo"), help="the folder that keeps everything")
     parser.add_argument("--engine", choices=["auto", "polars", "spark"], default=os.environ.get("QIS_ENGINE", "auto"))
@@ -79,18 +93,22 @@ def main() -> None:
     use_our_home()
     notices = Console(stderr=True, highlight=False, soft_wrap=True)
     workspace = Workspace(root=str(given.out), router=os.environ.get("QIS_ROUTER", ""), engine=given.engine)
+    interrupted = _watch_for_interrupts()
     try:
         loop = materialise(workspace, notices)
         print_summary(loop, Console(soft_wrap=True))
-    except QisError as error:
+    except (Exception, KeyboardInterrupt, dg.DagsterExecutionInterruptedError) as error:
+        if interrupted():
+            return 130
+        if not isinstance(error, (QisError, dg.Failure)):
+            raise
         notices.print(f"demo: {error}", style="red", markup=False)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        return 1
     finally:
         if spark_session.cache_info().currsize:
             spark_session().stop()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,21 +9,38 @@ import dagster as dg
 
 from dagster_project.router import router_at
 from pipelines.demo import Loop
+from qis_connectors.errors import QisError
 
 
 class Workspace(dg.ConfigurableResource["Workspace"]):
-    """The folder that keeps everything, the router that its sites know, and the engine they count with."""
+    """The folder that keeps everything, the router that its sites know, and the engine they count with.
+
+    Out of both methods' blocks a QisError comes as dg.Failure: the page then shows its line before any traceback.
+    """
 
     root: str
     router: str = ""
-    """Empty: the router that runs over the workspace's own store, or one that is started for the step."""
+    """Empty: the router that runs on the workspace's own store, or one that is started for the step."""
     engine: Literal["auto", "polars", "spark"] = "auto"
 
-    def loop(self) -> Loop:
-        """For the steps that stay at a site."""
-        return Loop(Path(self.root), self.router, self.engine)
+    @contextmanager
+    def loop(self) -> Iterator[Loop]:
+        """For the steps that need no router."""
+        with _failures():
+            yield Loop(Path(self.root), self.router, self.engine)
 
     @contextmanager
     def loop_with_router(self) -> Iterator[Loop]:
-        with nullcontext(self.router) if self.router else router_at(Path(self.root)) as url:
+        """For the steps that send or pull packets."""
+        with _failures(), nullcontext(self.router) if self.router else router_at(Path(self.root)) as url:
             yield Loop(Path(self.root), url, self.engine)
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    try:
+        yield
+    except QisError as error:
+        # Pydantic's error behind it would keep frames alive unseen by the garbage collector: DuckDB complains at exit.
+        error.__context__ = None
+        raise dg.Failure(str(error)) from None

@@ -45,7 +45,7 @@ def running(root: Path) -> str | None:
         with RouterClient(url) as client:
             # A killed process leaves its note behind, and its port may be another router's by now.
             return url if client.store == store else None
-    except (FileNotFoundError, QisError):
+    except (OSError, ValueError, QisError):
         return None
 
 

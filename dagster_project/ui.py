@@ -23,6 +23,7 @@ PROJECT = Path(__file__).parent.parent
 USUAL_PORT = 3000
 READY_SECONDS = 120
 STOP_SECONDS = 10
+GRACE_SECONDS = 1
 
 
 class PageError(QisError):
@@ -79,12 +80,15 @@ def _page(root: Path, address: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _stop(page: subprocess.Popen[bytes]) -> None:
-    # The command ends by SIGINT; runs and code servers by SIGTERM, so that a run is noted as interrupted.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            (os.kill if number == signal.SIGINT else os.killpg)(page.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            page.wait(STOP_SECONDS)
+    page.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        page.wait(STOP_SECONDS)
+    # What is left: code servers, and runs, which note that they were interrupted.
+    with suppress(ProcessLookupError):
+        os.killpg(page.pid, signal.SIGTERM)
+        time.sleep(GRACE_SECONDS)
+        os.killpg(page.pid, signal.SIGKILL)
+    page.wait()
 
 
 def _wait_until_ready(page: subprocess.Popen[bytes], address: str) -> None:

@@ -36,7 +36,8 @@ def _answer(name: str) -> dg.AssetsDefinition:
         kinds={"sql", "duckdb"},
     )
     def run(workspace: Workspace) -> dg.MaterializeResult[None]:
-        rows = demo.answer(workspace.loop(), name)
+        with workspace.loop() as loop:
+            rows = demo.answer(loop, name)
         return dg.MaterializeResult(metadata={"answer": answer_table(rows), "dagster/row_count": rows.num_rows})
 
     return run
@@ -48,7 +49,8 @@ sql_answers = [_answer(name) for name in sorted(answers())]
 @dg.asset(key_prefix=STUDY, group_name=GROUP, deps=sql_answers, kinds={"html"})
 def report(workspace: Workspace) -> dg.MaterializeResult[None]:
     """The answers on one page that opens offline, with the forest plot: each site's effect and the pooled ones."""
-    page = demo.report(workspace.loop()).resolve()
+    with workspace.loop() as loop:
+        page = demo.report(loop).resolve()
     return dg.MaterializeResult(
         metadata={
             "forest plot": picture(page.with_name("forest.svg")),

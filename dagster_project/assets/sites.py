@@ -17,7 +17,8 @@ def site_rows(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Mat
 
     Columns: vaccinated, tuberculosis, and the site's latitude, allocation and year.
     """
-    rows = demo.site_rows(workspace.loop(), context.partition_key)
+    with workspace.loop() as loop:
+        rows = demo.site_rows(loop, context.partition_key)
     return dg.MaterializeResult(metadata={"rows kept at the site": rows})
 
 
@@ -27,7 +28,8 @@ def staged_packets(context: dg.AssetExecutionContext, workspace: Workspace) -> d
 
     The study's gate withholds a packet that stands on too few people; the reason is then in the metadata.
     """
-    release = demo.staged_packets(workspace.loop(), context.partition_key)
+    with workspace.loop() as loop:
+        release = demo.staged_packets(loop, context.partition_key)
     if release.withheld:
         context.log.warning("%s sends nothing: %s", release.site, release.withheld)
     metadata: dict[str, dg.MetadataValue | int | str] = {
