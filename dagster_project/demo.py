@@ -27,7 +27,7 @@ from qis_connectors.errors import QisError
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
-def materialise(workspace: Workspace, console: Console) -> Loop:
+def materialise(workspace: Workspace, console: Console, interrupted: Callable[[], bool]) -> Loop:
     """Every asset for every site, in runs on the instance in DAGSTER_HOME; what a site withholds is printed.
 
     Raises QisError where a step fails, in one line that begins with the site; what came before it stands.
@@ -41,6 +41,8 @@ def materialise(workspace: Workspace, console: Console) -> Loop:
         task = progress.add_task("", total=len(sites) * len(SITE_STEPS) + len(STEPS))
         resources = {"workspace": Workspace(root=str(loop.root), router=loop.router, engine=loop.engine)}
         for site in [*sites, None]:
+            if interrupted():
+                raise KeyboardInterrupt
             run_id = str(uuid4())
             instance.add_event_listener(run_id, _teller(progress, task, site))
             job = defs.resolve_job_def((site_job if site else network_job).name)
@@ -76,7 +78,7 @@ def _named(who: str) -> Iterator[None]:
 def _watch_for_interrupts() -> Callable[[], bool]:
     """What it returns says whether Ctrl-C was pressed.
 
-    Dagster and PySpark put handlers of their own in place of Python's, after which it may come as any exception.
+    Dagster and PySpark put handlers of their own in place of Python's, after which it comes as any exception, or none.
     """
     reader, writer = os.pipe()
     for end in (reader, writer):
@@ -95,7 +97,7 @@ def main() -> int:
     workspace = Workspace(root=str(given.out), router=os.environ.get("QIS_ROUTER", ""), engine=given.engine)
     interrupted = _watch_for_interrupts()
     try:
-        loop = materialise(workspace, notices)
+        loop = materialise(workspace, notices, interrupted)
         print_summary(loop, Console(soft_wrap=True))
     except (Exception, KeyboardInterrupt, dg.DagsterExecutionInterruptedError) as error:
         if interrupted():

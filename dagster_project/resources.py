@@ -7,8 +7,8 @@ from typing import Literal
 
 import dagster as dg
 
-from dagster_project.router import router_at
 from pipelines.demo import Loop
+from pipelines.shared_router import router_at
 from qis_connectors.errors import QisError
 
 

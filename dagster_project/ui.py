@@ -16,7 +16,7 @@ from types import FrameType
 from rich.console import Console
 
 from dagster_project.instance import use_our_home
-from dagster_project.router import running, serving
+from pipelines.shared_router import running, serving
 from qis_connectors.errors import QisError
 
 PROJECT = Path(__file__).parent.parent

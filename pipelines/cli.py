@@ -40,14 +40,14 @@ def demo(
     """The BCG loop, end to end: thirteen real trials become packets, travel and become the published answer."""
     from pipelines.demo import Loop, run
     from pipelines.demo_summary import print_summary
-    from qis_connectors.router import Router
+    from pipelines.shared_router import router_at
 
     with (
-        Router(out / "router", "grpc://127.0.0.1:0") as server,
+        router_at(out) as url,
         Progress(console=notices, transient=True, disable=not notices.is_terminal) as progress,
     ):
         task = progress.add_task("", total=1)
-        loop = Loop(out, server.url, engine)
+        loop = Loop(out, url, engine)
         run(loop, lambda step, behind: progress.update(task, description=step, completed=behind))
     print_summary(loop, Console(soft_wrap=True))
 

@@ -14,7 +14,6 @@ from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from qis_connectors.client import Receipt, RouterClient
 
 from pipelines import bcg
 from pipelines.accumulate import Accumulated, accumulate
@@ -22,11 +21,13 @@ from pipelines.answers import answers_from, report_from
 from pipelines.distill import Release, distill
 from pipelines.engine import Engine, spark_is_here
 from pipelines.files import replacing, write_parquet
-from pipelines.forest import forest_plot, problems, rows_of, save
+from pipelines.forest import Problem, forest_plot, problems, rows_of, save
 from pipelines.shipped import shipped
 from pipelines.study import Study, load
 from pipelines.synthesize import answers
 from qis_connectors import address
+from qis_connectors.client import Receipt, RouterClient
+from qis_connectors.errors import QisError
 
 SPARK_FROM_ROWS = 50_000
 """With ``auto`` sites of this size use Spark where it can run. It pays from far more rows; here it shows on the two
@@ -62,6 +63,11 @@ class Loop:
                 shutil.copyfile(shipped("data/bcg.yaml"), draft)
         return load(path)
 
+    def problem(self) -> Problem:
+        """What the study's packets are pooled by."""
+        study = self.study()
+        return address.of(study.domain, study.problem_type), study.effect, study.intervention.type
+
     def engine_of(self, site: str) -> Engine:
         if self.engine != "auto":
             return self.engine
@@ -89,8 +95,7 @@ def deposited_packets(loop: Loop, site: str) -> Receipt:
 
 def packet_table(loop: Loop) -> Accumulated:
     """The packets of all sites at the study's address, pulled from the router and appended to the Delta table."""
-    study = loop.study()
-    return accumulate(loop.router, loop.table, address.of(study.domain, study.problem_type))
+    return accumulate(loop.router, loop.table, loop.problem()[0])
 
 
 def answer(loop: Loop, name: str) -> pa.Table:
@@ -103,8 +108,9 @@ def answer(loop: Loop, name: str) -> pa.Table:
 def report(loop: Loop) -> Path:
     """The report on the packet table (report.html), and its forest plot by itself (forest.svg, forest.png)."""
     drawn = answers_from(loop.table, ["effects", "pooled", "robust"])
-    (problem,) = problems(drawn["effects"])
-    figure = forest_plot(*(rows_of(rows, problem) for rows in drawn.values()))
+    if loop.problem() not in problems(drawn["effects"]):
+        raise QisError("no site sent a packet of this study, so there is nothing to report")
+    figure = forest_plot(*(rows_of(rows, loop.problem()) for rows in drawn.values()))
     for suffix in (".svg", ".png"):
         save(figure, loop.root / f"forest{suffix}")
     return report_from(loop.table, loop.root / "report.html")

@@ -12,6 +12,7 @@ from rich.table import Table
 from pipelines import bcg
 from pipelines.demo import Loop
 from pipelines.engine import spark_is_here
+from pipelines.forest import rows_of
 from qis_connectors.packet import SIZE_ROWS, ipc_bytes, wire_bytes
 
 USUAL_OUT = "qis-demo"
@@ -34,23 +35,29 @@ def _table(title: str, text: str, *numbers: str) -> Table:
 
 
 def _rows(loop: Loop, answer: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pq.read_table(loop.answer(answer)).to_pylist()
+    rows: list[dict[str, Any]] = rows_of(pq.read_table(loop.answer(answer)), loop.problem()).to_pylist()
     return rows
 
 
 def _sites(loop: Loop) -> Table:
-    columns = ("rows", "counted by", "log RR", "se", "95 % interval")
-    table = _table("Sites, and what each of them sent", "site", *columns)
+    columns = ("rows", "counted by", "effect", "se", "95 % interval")
+    table = _table(f"Sites, and the {_effect_name(loop)} that each of them sent", "site", *columns)
     effects = {row["node_id"]: row for row in _rows(loop, "sites")}
     for site in bcg.trials():
-        rows, row = pq.read_metadata(loop.rows(site)).num_rows, effects[site]
-        numbers = (f"{row['estimate']:.4f}", f"{row['se']:.4f}", f"{row['ci_lb']:.2f} to {row['ci_ub']:.2f}")
+        numbers = ("nothing", "", "")
+        if row := effects.get(site):
+            numbers = (f"{row['estimate']:.4f}", f"{row['se']:.4f}", f"{row['ci_lb']:.2f} to {row['ci_ub']:.2f}")
+        rows = pq.read_metadata(loop.rows(site)).num_rows
         table.add_row(site, f"{rows:,}", loop.engine_of(site), *numbers)
     return table
 
 
+def _effect_name(loop: Loop) -> str:
+    return loop.problem()[1].replace("_", " ")
+
+
 def _pooled(loop: Loop) -> Table:
-    table = _table("All sites together", "method", "log RR", "se", "95 % interval", "tau2", "I2 %")
+    table = _table("All sites together", "method", "estimate", "se", "95 % interval", "tau2", "I2 %")
     pooled = {row["method"]: row for row in _rows(loop, "pooled")}
     for method, label in (("REML", "random effects, REML"), ("DL", "DerSimonian-Laird")):
         row = pooled[method]

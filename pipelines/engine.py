@@ -4,11 +4,14 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from threading import current_thread, main_thread
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 import narwhals as nw
@@ -91,13 +94,29 @@ def _lazy(native: Any) -> nw.LazyFrame[Any]:  # noqa: ANN401 - a frame of whiche
 _POLARS: dict[str, Any] = {"parquet": pl.scan_parquet, "csv": pl.scan_csv, "delta": pl.scan_delta}
 
 
+@contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block: while a JVM starts, PySpark would lose it and it would stay behind."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    pressed: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGINT, lambda *arguments: pressed.append(arguments))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed and callable(before):
+            before(*pressed[0])
+
+
 @cache
 def spark_session() -> "SparkSession":
     """One local session for the whole process, silent on the terminal but for errors."""
     from pyspark.sql import SparkSession  # optional: only where the Spark engine is asked for
 
     quiet = Path(__file__).with_name("log4j2.properties")
-    return (
+    builder = (
         SparkSession.builder.master("local[2]")
         .appName("qis")
         .config("spark.driver.host", "127.0.0.1")
@@ -106,5 +125,6 @@ def spark_session() -> "SparkSession":
         .config("spark.ui.enabled", "false")
         .config("spark.ui.showConsoleProgress", "false")
         .config("spark.sql.shuffle.partitions", "2")
-        .getOrCreate()
     )
+    with _ctrl_c_held_back():
+        return builder.getOrCreate()

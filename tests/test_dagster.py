@@ -11,8 +11,8 @@ import yaml
 from dagster_project import demo
 from dagster_project.definitions import defs, network_job, site_job
 from dagster_project.resources import Workspace
-from dagster_project.router import router_at, running, serving
 from pipelines.demo import STEPS
+from pipelines.shared_router import router_at, running, serving
 from pipelines.shipped import shipped
 from qis_connectors.errors import QisError
 

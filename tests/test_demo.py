@@ -159,3 +159,20 @@ def test_without_a_java_for_spark_one_line_says_so_and_polars_does_it_all(tmp_pa
     )
     assert refused.returncode == 1
     assert refused.stderr == f"qis: engine spark: {said}; --engine polars works without\n"
+
+
+def test_a_site_whose_packet_is_withheld_is_shown_as_sending_nothing(tmp_path):
+    study = shipped("data/bcg.yaml").read_text(encoding="utf-8").split("gate:")[0]
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "study.yaml").write_text(study, encoding="utf-8")
+    command = [QIS, "demo", "--out", tmp_path / "d", "--engine", "polars"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert re.search(r"aronson-1948 +262 +polars +nothing", done.stdout)
+    assert re.search(r"tpt-madras-1980 +176,782 +polars +0\.0120", done.stdout)
+    (tmp_path / "d" / "study.yaml").write_text(study + "gate: {min_cell: 1000000}\n", encoding="utf-8")
+    command[3] = tmp_path / "e"
+    (tmp_path / "e").mkdir()
+    (tmp_path / "d" / "study.yaml").rename(tmp_path / "e" / "study.yaml")
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == "qis: no site sent a packet of this study, so there is nothing to report\n"
