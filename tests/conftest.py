@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 import pytest
+from meta_analysis import classic, run
 
 from qis_connectors.packet import INTERCHANGE_SCHEMA
 from qis_connectors.router import Router
@@ -49,3 +50,9 @@ def packets(packet_row):
 def router(tmp_path):
     with Router(tmp_path / "router", "grpc://127.0.0.1:0") as router:
         yield router
+
+
+@pytest.fixture(scope="session")
+def classic_answers():
+    """Every answer to the four classic data sets."""
+    return run(classic())

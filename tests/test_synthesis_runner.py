@@ -1,0 +1,75 @@
+"""How sql/ is found, ordered and run, and what a wrong file or name is told."""
+
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from meta_analysis import classic, packets, run
+
+from pipelines.synthesize import SynthesisError, answers, plan, statements, synthesize_packets
+
+
+def test_synthesize_packets_completes_the_address():
+    bare = packets([(0.1, 0.1), (0.2, 0.1)]).drop_columns(["address"])
+    bare = bare.append_column("domain", pa.array(["clinical.a b"] * 2))
+    bare = bare.append_column("problem_type", pa.array(["x"] * 2))
+    found = synthesize_packets(bare)
+    assert found["address"].unique().to_pylist() == ["clinical.a%20b/x"]
+    assert found.column_names == [
+        *("address", "metric_name", "intervention_type", "method", "k", "estimate", "se", "ci_lb", "ci_ub"),
+        *("tau2", "q", "i2", "hk_se", "hk_ci_lb", "hk_ci_ub", "pi_lb", "pi_ub"),
+    ]
+
+
+def test_answers_in_any_order_are_the_same(classic_answers):
+    assert sorted(answers()) == ["leave_one_out", "pooled", "robust", "sites"]
+    again = run(classic(), "robust", "pooled", "leave_one_out", "pooled", "sites", "estimates")
+    for name in answers():
+        assert len(again[name]) == len(classic_answers[name])
+    by_key = {(row["address"], row["method"]): row["estimate"] for row in again["estimates"]}
+    for first, second in zip(classic_answers["pooled"], again["pooled"], strict=True):
+        assert first == pytest.approx(second, abs=1e-12)
+        assert by_key[first["address"], first["method"]] == pytest.approx(first["estimate"], abs=1e-12)
+
+
+def test_unknown_name_suggests_the_nearest():
+    with pytest.raises(
+        SynthesisError, match=r"^no synthesis 'poolled'; did you mean 'pooled'\? Known: all_but"
+    ) as error:
+        synthesize_packets(packets([(0.1, 0.1)]), "poolled")
+    assert "\n" not in str(error.value)
+    assert isinstance(error.value, ValueError)
+
+
+def test_every_file_is_reached_and_says_what_it_is():
+    folder = Path(__file__).parents[1] / "sql"
+    files = {path.stem for path in folder.glob("*.sql")}
+    assert len(files) >= 17
+    assert files == set(statements()) == {step.name for name in answers() for step in plan(name)}
+    for statement in statements().values():
+        code = re.sub(r"--.*", "", statement.text)
+        assert ";" not in code, "one statement a file"
+        assert not re.search(r"\blog\(|isfinite", code, re.IGNORECASE), "means two things, or is missing, on Spark"
+        assert statement.title
+        assert statement.grain
+
+
+HEADER = "-- {name}: what?\n-- inputs: {inputs}\n-- output: x\n-- grain: one\n-- source: none\n-- answer: no\nSELECT 1"
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a": HEADER.replace("-- grain: one\n", "")}, r"a\.sql: the header has no line '-- grain: \.\.\.'"),
+        ({"a": HEADER.replace("answer: no", "answer: maybe")}, r"a\.sql: answer is 'maybe', not yes or no"),
+        ({"a": HEADER.replace("-- grain", "-- repeats: a\n-- grain")}, r"a\.sql: unknown header key 'repeats'"),
+        ({"effects": HEADER.replace("{inputs}", "packet")}, r"effects\.sql: unknown input 'packet'"),
+        ({"a": HEADER.replace("{inputs}", "b"), "b": HEADER.replace("{inputs}", "a")}, r"a\.sql.*b\.sql.*circle"),
+    ],
+)
+def test_a_wrong_header_names_the_file(tmp_path, files, message):
+    for name, text in files.items():
+        (tmp_path / f"{name}.sql").write_text(text.replace("{name}", name).replace("{inputs}", "packets"))
+    with pytest.raises(SynthesisError, match=message):
+        statements(tmp_path)
