@@ -1,0 +1,62 @@
+"""One DoExchange stream: what is stored, then what arrives, until the reader has had enough."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pyarrow as pa
+
+from qis_connectors.request import Request, RequestError
+from qis_connectors.router.feed import Channel
+from qis_connectors.router.log import PacketLog
+from qis_connectors.router.reading import read
+
+POLL_SECONDS = 1.0
+"""How soon a reader is missed that has gone while nothing arrives."""
+
+HEARTBEAT_SECONDS = 5.0
+"""So often, at least, a reader hears something: a batch without rows, where nothing arrives for it."""
+
+
+def check(log: PacketLog, request: Request) -> None:
+    """RequestError where this cannot be followed."""
+    if request.limit is not None:
+        raise RequestError("request field 'limit': what arrives has no end to count to; a DoGet takes a limit")
+    if request.since > log.head:
+        raise RequestError(
+            f"request field 'since': {request.since} is beyond the end of this store, {log.head}; is it another's?"
+        )
+
+
+def follow(log: PacketLog, request: Request, is_gone: Callable[[], bool]) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """Batches with the cursors to go on from, as `read` gives them, without an end but the reader's or the log's."""
+    position = request.since
+    with log.feed.channel(request) as channel:
+        # Whoever comes begins at the store, and so goes on from a cursor that no commit group straddles.
+        is_behind = True
+        while not is_gone():
+            if is_behind:
+                for batch, position in read(log, request.pattern, request.columns, position):
+                    yield batch, position
+            news = _next(channel, position, is_gone)
+            is_behind = news is None
+            if news is not None:
+                batches, position = news
+                if not batches and log.feed.is_closed:
+                    return
+                yield _one(batches, request.schema), position
+
+
+def _next(channel: Channel, position: int, is_gone: Callable[[], bool]) -> tuple[list[pa.RecordBatch], int] | None:
+    """What `Channel.after` has to say, at the latest when a heartbeat is due."""
+    due = time.monotonic() + HEARTBEAT_SECONDS
+    while True:
+        news = channel.after(position, POLL_SECONDS)
+        if news is None or news[0] or channel.is_over or is_gone() or time.monotonic() >= due:
+            return news
+        position = news[1]
+
+
+def _one(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
+    if len(batches) == 1:
+        return batches[0]
+    return pa.concat_batches(batches) if batches else pa.RecordBatch.from_pylist([], schema=schema)
