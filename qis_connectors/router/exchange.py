@@ -35,8 +35,9 @@ def follow(log: PacketLog, request: Request, is_gone: Callable[[], bool]) -> Ite
         is_behind = True
         while not is_gone():
             if is_behind:
-                for batch, position in read(log, request.pattern, request.columns, position):
-                    yield batch, position
+                for batch, cursor in read(log, request.pattern, request.columns, position):
+                    yield batch, cursor
+                    position = cursor
             news = _next(channel, position, is_gone)
             is_behind = news is None
             if news is not None:

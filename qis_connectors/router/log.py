@@ -111,9 +111,7 @@ class PacketLog:
         if stored:  # after the acknowledgements: a depositor does not wait until a hundred readers are awake
             self.feed.publish(stored, self.head)
 
-    def _write(
-        self, group: list[_Deposit], stored: list[tuple[str, pa.RecordBatch]]
-    ) -> tuple[list[Receipt], int]:
+    def _write(self, group: list[_Deposit], stored: list[tuple[str, pa.RecordBatch]]) -> tuple[list[Receipt], int]:
         """What each deposit is answered with, and the new head; the new packets go to `stored` as well."""
         head, receipts = self.head, []
         gathered: dict[tuple[int, int], list[pa.RecordBatch]] = defaultdict(list)
