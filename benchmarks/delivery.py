@@ -179,7 +179,7 @@ def measure(subscribers: int, deposits: int) -> tuple[Delays, Delays]:
         for at in range(ROUNDS):
             for load in loads if at % 2 else reversed(loads):
                 load.deposit(deposits // ROUNDS)
-        ours, floor = (Delays(*np.percentile(np.array(load.delays) / 1e6, [50, 99])) for load in loads)
+        ours, floor = (Delays(*map(float, np.percentile(np.array(load.delays) / 1e6, [50, 99]))) for load in loads)
         loads[0].close()
         # The forwarder's threads do not see that their readers go; they end with it.
         threading.Thread(target=loads[1].close, daemon=True).start()

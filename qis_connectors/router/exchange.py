@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pyarrow as pa
 
 from qis_connectors.request import Request, RequestError
-from qis_connectors.router.feed import Channel
+from qis_connectors.router.feed import Reader
 from qis_connectors.router.log import PacketLog
 from qis_connectors.router.reading import read
 
@@ -30,16 +30,16 @@ def check(log: PacketLog, request: Request) -> None:
 def follow(log: PacketLog, request: Request, is_gone: Callable[[], bool]) -> Iterator[tuple[pa.RecordBatch, int]]:
     """Batches with the cursors to go on from, as `read` gives them, without an end but the reader's or the log's."""
     position = request.since
-    with log.feed.channel(request) as channel:
+    with log.feed.reader(request) as reader:
         # Whoever comes begins at the store, and so goes on from a cursor that no commit group straddles.
-        is_behind = True
+        news = None
         while not is_gone():
-            if is_behind:
+            if news is None:
+                reader.catch_up()
                 for batch, cursor in read(log, request.pattern, request.columns, position):
                     yield batch, cursor
                     position = cursor
-            news = _next(channel, position, is_gone)
-            is_behind = news is None
+            news = _next(log, reader, position, is_gone)
             if news is not None:
                 batches, position = news
                 if not batches and log.feed.is_closed:
@@ -47,14 +47,17 @@ def follow(log: PacketLog, request: Request, is_gone: Callable[[], bool]) -> Ite
                 yield _one(batches, request.schema), position
 
 
-def _next(channel: Channel, position: int, is_gone: Callable[[], bool]) -> tuple[list[pa.RecordBatch], int] | None:
-    """What `Channel.after` has to say, at the latest when a heartbeat is due."""
+def _next(
+    log: PacketLog, reader: Reader, position: int, is_gone: Callable[[], bool]
+) -> tuple[list[pa.RecordBatch], int] | None:
+    """What `Reader.take` has to say, at the latest when a heartbeat is due."""
     due = time.monotonic() + HEARTBEAT_SECONDS
     while True:
-        news = channel.after(position, POLL_SECONDS)
-        if news is None or news[0] or channel.is_over or is_gone() or time.monotonic() >= due:
+        is_last = log.feed.is_closed
+        news = reader.take(position)
+        if news is None or news[0] or is_last or is_gone() or time.monotonic() >= due:
             return news
-        position = news[1]
+        reader.wait(POLL_SECONDS)
 
 
 def _one(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:

@@ -1,15 +1,16 @@
 """What has just been stored, still in memory, for the readers that wait for it.
 
 Readers of the same share one channel: what a commit group holds for them is put together once, as one batch. Nothing
-is queued for a single reader. Each has a cursor of its own, and one that falls behind what the feed still holds goes
-to the store for it, so a reader that is slow, or has stopped, holds up nobody and fills no memory.
+is queued for a single reader. Each goes along the channel's chain of groups by itself, and one that falls behind what
+is still held finds its chain cut and goes to the store instead, so a reader that is slow, or has stopped, holds up
+nobody and fills no memory.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from threading import Condition, Lock
+from dataclasses import replace
+from threading import Lock
 
 import pyarrow as pa
 
@@ -24,81 +25,105 @@ MERGE_ROWS = 1024
 _BATCH_BYTES = 8 << 10  # what Arrow's own objects take for a batch of 22 columns, however few its rows
 
 
-@dataclass
 class _Group:
-    """What one commit group holds for one channel."""
+    """What one commit group holds for one channel; without batches, a place in the chain."""
 
-    cursor: int
-    _batches: list[pa.RecordBatch]
+    def __init__(self, cursor: int, batches: list[pa.RecordBatch]) -> None:
+        self.cursor = cursor
+        self.batches = batches
+        self.next: _Group | None = None
+        self.is_cut = False
 
-    @property
-    def batch(self) -> pa.RecordBatch:
-        if len(self._batches) > 1:
-            # Left to the first reader's thread, for the log's has others to serve; two at once do no harm.
-            self._batches = [pa.concat_batches(self._batches)]
-        return self._batches[0]
+    def batch(self) -> pa.RecordBatch | None:
+        """All of it, put together by the first who asks, for the log's thread has others to serve; None once dropped.
+
+        Takes no lock: at worst two put the same together at once.
+        """
+        batches = self.batches
+        if len(batches) > 1:
+            batches = [pa.concat_batches(batches)]
+            if self.batches:
+                self.batches = batches
+        return batches[0] if batches else None
+
+    def drop(self) -> None:
+        """For the feed, which holds the lock. The last of a chain stays joined to what comes next."""
+        self.batches = []
+        if self.next:
+            self.is_cut = True  # first: who finds no next one looks for the cut
+            self.next = None
 
 
 class Channel:
-    """What readers with one and the same request get to see."""
+    """What readers with one and the same request get to see, and the bell of each."""
 
-    def __init__(self, request: Request, feed: "Feed") -> None:
+    def __init__(self, request: Request, head: int) -> None:
         self.request = request
-        self._feed = feed
-        self._groups: deque[_Group] = deque()
-        self._floor = feed.head
-        self._changed = Condition(feed.lock)
-
-    @property
-    def is_over(self) -> bool:
-        return self._feed.is_closed
-
-    def after(self, position: int, seconds: float) -> tuple[list[pa.RecordBatch], int] | None:
-        """The batches stored after `position`, some of them where there are many, and the cursor they lead to.
-
-        Waits for so long at most; with nothing new the cursor is the end of what was looked through. None where the
-        feed does not reach back to `position`: the store has what comes next.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: self._is_past(position) or self._feed.is_closed, seconds)
-            if self._floor > position:
-                return None
-            groups: list[_Group] = []
-            for group in reversed(self._groups):
-                if group.cursor <= position:
-                    break
-                groups.append(group)
-            if not groups:
-                return [], max(position, self._feed.head)
-        batches, rows = [], 0
-        while groups and rows < MERGE_ROWS:
-            group = groups.pop()
-            batches.append(group.batch)
-            rows += group.batch.num_rows
-        return batches, group.cursor
+        self.last = _Group(head, [])
+        self.bells: list[Lock] = []
 
     def put(self, stored: Sequence[tuple[str, pa.RecordBatch]], cursor: int) -> int:
         """Take over what matches; the bytes it keeps alive. For the feed, which holds the lock."""
-        names = list(self.request.columns)
         batches = [batch for address, batch in stored if self.request.pattern.matches(address)]
         if not batches:
             return 0
+        names = list(self.request.columns)
         if names != batches[0].schema.names:
             batches = [batch.select(names) for batch in batches]
-        self._groups.append(_Group(cursor, batches))
-        self._changed.notify_all()
+        before, self.last = self.last, _Group(cursor, batches)
+        before.next = self.last
+        self.ring()
         return sum(batch.get_total_buffer_size() + _BATCH_BYTES for batch in batches)
 
-    def drop(self, cursor: int) -> None:
-        """Forget the groups up to `cursor`. For the feed, which holds the lock."""
-        while self._groups and self._groups[0].cursor <= cursor:
-            self._floor = self._groups.popleft().cursor
+    def ring(self) -> None:
+        # A lock as a bell: only its reader takes it, only the feed's holder gives it back. With a Condition a hundred
+        # readers would queue for its lock before each of them gets to write.
+        for bell in self.bells:
+            if bell.locked():
+                bell.release()
 
-    def wake(self) -> None:
-        self._changed.notify_all()
 
-    def _is_past(self, position: int) -> bool:
-        return self._floor > position or (bool(self._groups) and self._groups[-1].cursor > position)
+class Reader:
+    """One reader's place in a channel. Not for sharing between threads."""
+
+    def __init__(self, channel: Channel, feed: "Feed") -> None:
+        self._channel = channel
+        self._feed = feed
+        self._group = channel.last
+        self.bell = Lock()
+
+    def catch_up(self) -> None:
+        """Go to the channel's end: what is stored from here on will be handed out."""
+        self._group = self._channel.last
+
+    def take(self, position: int) -> tuple[list[pa.RecordBatch], int] | None:
+        """The batches stored after `position`, some of them where there are many, and the cursor they lead to.
+
+        With nothing new the cursor is the end of what was looked through. None where the chain is cut: the store has
+        what comes next.
+        """
+        batches: list[pa.RecordBatch] = []
+        rows = 0
+        while rows < MERGE_ROWS and (following := self._group.next):
+            if following.cursor > position:
+                batch = following.batch()
+                if batch is None:
+                    break
+                batches.append(batch)
+                rows += batch.num_rows
+            self._group = following
+        if batches:
+            return batches, self._group.cursor
+        with self._feed.lock:
+            following = self._group.next
+            if self._group.is_cut or (following and not following.batches):
+                return None
+            return [], position if following else max(position, self._feed.head)
+
+    def wait(self, seconds: float) -> None:
+        """Until there may be something to take, for so long at most."""
+        if not self._feed.is_closed:
+            self.bell.acquire(timeout=seconds)
 
 
 class Feed:
@@ -109,25 +134,26 @@ class Feed:
         self.is_closed = False
         self.lock = Lock()
         self._channels: dict[Request, Channel] = {}
-        self._readers: Counter[Request] = Counter()
-        self._kept: deque[tuple[Channel, int, int]] = deque()  # channel, cursor, bytes; oldest first
+        self._kept: deque[tuple[_Group, int]] = deque()  # and its bytes; oldest first
         self._kept_bytes = 0
 
     @contextmanager
-    def channel(self, request: Request) -> Iterator[Channel]:
-        """The channel of this request, whatever its `since`, while a reader is there."""
+    def reader(self, request: Request) -> Iterator[Reader]:
+        """A place at the end of the channel of this request, whatever its `since`."""
         key = replace(request, since=0)
         with self.lock:
-            channel = self._channels.setdefault(key, Channel(key, self))
-            self._readers[key] += 1
+            if key not in self._channels:
+                self._channels[key] = Channel(key, self.head)
+            channel = self._channels[key]
+            reader = Reader(channel, self)
+            channel.bells.append(reader.bell)
         try:
-            yield channel
+            yield reader
         finally:
             with self.lock:
-                self._readers[key] -= 1
-                if not self._readers[key]:
-                    del self._readers[key], self._channels[key]
-                    channel.drop(self.head)
+                channel.bells.remove(reader.bell)
+                if not channel.bells:
+                    del self._channels[key]
 
     def publish(self, stored: Sequence[tuple[str, pa.RecordBatch]], head: int) -> None:
         """One commit group: its new packets with their addresses in the order of their cursors, the last one `head`."""
@@ -135,11 +161,11 @@ class Feed:
             self.head = head
             for channel in self._channels.values():
                 if size := channel.put(stored, head):
-                    self._kept.append((channel, head, size))
+                    self._kept.append((channel.last, size))
                     self._kept_bytes += size
             while self._kept_bytes > MAX_BYTES:
-                channel, cursor, size = self._kept.popleft()
-                channel.drop(cursor)
+                group, size = self._kept.popleft()
+                group.drop()
                 self._kept_bytes -= size
 
     def close(self) -> None:
@@ -147,4 +173,4 @@ class Feed:
         with self.lock:
             self.is_closed = True
             for channel in self._channels.values():
-                channel.wake()
+                channel.ring()

@@ -17,6 +17,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import pyarrow as pa
 from pyarrow import flight
@@ -123,17 +124,14 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
         writer.begin(request.schema)
         for batch, cursor in exchange.follow(self._packets, request, context.is_cancelled):
             try:
-                writer.write_with_metadata(batch, self._reached(cursor))
+                writer.write_with_metadata(batch, _reached(cursor, self._packets.store.identity))
             except (pa.ArrowException, flight.FlightError, OSError):
                 return  # the reader has gone
 
     def _stream(self, request: Request) -> Iterator[tuple[pa.RecordBatch, bytes]]:
         with _short_errors():
             for batch, cursor in read(self._packets, request.pattern, request.columns, request.since, request.limit):
-                yield batch, self._reached(cursor)
-
-    def _reached(self, cursor: int) -> bytes:
-        return json.dumps({"cursor": cursor, "store": self._packets.store.identity}).encode()
+                yield batch, _reached(cursor, self._packets.store.identity)
 
     def _position(self) -> dict[str, str | int]:
         return {"store": self._packets.store.identity, "cursor": self._packets.head}
@@ -143,6 +141,11 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
         found = summaries(self._packets.store, Pattern("*"))
         packets, size = sum(summary.packets for summary in found), sum(summary.bytes for summary in found)
         return {**position, "packets": packets, "addresses": len(found), "bytes": size}
+
+
+@lru_cache(maxsize=64)  # a hundred readers are told of the same cursor
+def _reached(cursor: int, store: str) -> bytes:
+    return json.dumps({"cursor": cursor, "store": store}).encode()
 
 
 def _path(descriptor: flight.FlightDescriptor) -> str:
