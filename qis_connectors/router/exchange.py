@@ -33,7 +33,7 @@ def follow(log: PacketLog, request: Request, is_gone: Callable[[], bool]) -> Ite
     with log.feed.reader(request) as reader:
         # Whoever comes begins at the store, and so goes on from a cursor that no commit group straddles.
         news = None
-        while not is_gone():
+        while True:
             if news is None:
                 reader.catch_up()
                 for batch, cursor in read(log, request.pattern, request.columns, position):
@@ -42,7 +42,7 @@ def follow(log: PacketLog, request: Request, is_gone: Callable[[], bool]) -> Ite
             news = _next(log, reader, position, is_gone)
             if news is not None:
                 batches, position = news
-                if not batches and log.feed.is_closed:
+                if not batches and (log.feed.is_closed or is_gone()):
                     return
                 yield _one(batches, request.schema), position
 
@@ -50,14 +50,16 @@ def follow(log: PacketLog, request: Request, is_gone: Callable[[], bool]) -> Ite
 def _next(
     log: PacketLog, reader: Reader, position: int, is_gone: Callable[[], bool]
 ) -> tuple[list[pa.RecordBatch], int] | None:
-    """What `Reader.take` has to say, at the latest when a heartbeat is due."""
+    """What `Reader.take` has to say; nothing, where the log ends, the reader has gone or a heartbeat is due."""
     due = time.monotonic() + HEARTBEAT_SECONDS
     while True:
         is_last = log.feed.is_closed
         news = reader.take(position)
-        if news is None or news[0] or is_last or is_gone() or time.monotonic() >= due:
+        if news is None or news[0] or is_last:
             return news
-        reader.wait(POLL_SECONDS)
+        # Asked when nothing arrives, no oftener: it costs as much as the sending of a packet, which notices by itself.
+        if not reader.wait(POLL_SECONDS) and (is_gone() or time.monotonic() >= due):
+            return [], reader.reached(position)
 
 
 def _one(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:

@@ -99,8 +99,7 @@ class Reader:
     def take(self, position: int) -> tuple[list[pa.RecordBatch], int] | None:
         """The batches stored after `position`, some of them where there are many, and the cursor they lead to.
 
-        With nothing new the cursor is the end of what was looked through. None where the chain is cut: the store has
-        what comes next.
+        None where the chain is cut: the store has what comes next.
         """
         batches: list[pa.RecordBatch] = []
         rows = 0
@@ -108,22 +107,22 @@ class Reader:
             if following.cursor > position:
                 batch = following.batch()
                 if batch is None:
-                    break
+                    return (batches, self._group.cursor) if batches else None
                 batches.append(batch)
                 rows += batch.num_rows
             self._group = following
         if batches:
             return batches, self._group.cursor
-        with self._feed.lock:
-            following = self._group.next
-            if self._group.is_cut or (following and not following.batches):
-                return None
-            return [], position if following else max(position, self._feed.head)
+        return None if self._group.is_cut else ([], position)
 
-    def wait(self, seconds: float) -> None:
-        """Until there may be something to take, for so long at most."""
-        if not self._feed.is_closed:
-            self.bell.acquire(timeout=seconds)
+    def reached(self, position: int) -> int:
+        """The end of what was looked through, where nothing was found after `position`."""
+        with self._feed.lock:
+            return position if self._group.next or self._group.is_cut else max(position, self._feed.head)
+
+    def wait(self, seconds: float) -> bool:
+        """Until there may be something to take, for so long at most; whether there may be."""
+        return self._feed.is_closed or self.bell.acquire(timeout=seconds)
 
 
 class Feed:
