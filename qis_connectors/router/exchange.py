@@ -29,7 +29,7 @@ def check(log: PacketLog, request: Request) -> None:
 
 def follow(log: PacketLog, request: Request, is_gone: Callable[[], bool]) -> Iterator[tuple[pa.RecordBatch, int]]:
     """Batches with the cursors to go on from, as `read` gives them, without an end but the reader's or the log's."""
-    position = request.since
+    position, nothing = request.since, pa.RecordBatch.from_pylist([], schema=request.schema)
     with log.feed.reader(request) as reader:
         # Whoever comes begins at the store, and so goes on from a cursor that no commit group straddles.
         news = None
@@ -44,7 +44,7 @@ def follow(log: PacketLog, request: Request, is_gone: Callable[[], bool]) -> Ite
                 batches, position = news
                 if not batches and (log.feed.is_closed or is_gone()):
                     return
-                yield _one(batches, request.schema), position
+                yield _one(batches or [nothing]), position
 
 
 def _next(
@@ -62,7 +62,5 @@ def _next(
             return [], reader.reached(position)
 
 
-def _one(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
-    if len(batches) == 1:
-        return batches[0]
-    return pa.concat_batches(batches) if batches else pa.RecordBatch.from_pylist([], schema=schema)
+def _one(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
