@@ -178,6 +178,25 @@ def test_a_reader_that_lags_a_little_gets_larger_batches(log, packets):
     messages.close()
 
 
+def test_what_is_too_large_to_keep_comes_from_the_store(log, packets, monkeypatch):
+    monkeypatch.setattr(feed, "MAX_BYTES", 10_000)  # a batch of one packet fits, two do not
+    messages = exchange.follow(log, parse(b"*"), lambda: False)
+    assert next(messages)[1] == 0
+    for at in range(40):
+        done = threading.Event()
+        log.append(
+            "a/b", complete(packets(1 + 30 * (at % 2), 31 * at).to_batches()[0]), lambda _, done=done: done.set()
+        )
+        done.wait()
+        if at % 3 == 0:
+            found = []
+            while not found or found[-1][1] < log.head:
+                found.append(next(messages))
+            assert sum(batch.num_rows for batch, _ in found) == found[-1][1] - found[0][1] + found[0][0].num_rows
+    assert log.feed._kept_bytes <= 10_000
+    messages.close()
+
+
 def test_a_stopped_reader_costs_only_itself(router, client, packets, monkeypatch):
     monkeypatch.setattr(feed, "MAX_BYTES", 2 << 20)
     table = packets(1000)
@@ -260,3 +279,13 @@ def test_closing_ends_the_streams_in_order(router, client, packets):
         for stream in (reader, other):
             assert sum(chunk.data.num_rows for chunk in chunks(stream)) == 0
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("qis-")]
+
+
+def test_a_stopped_reader_does_not_hold_up_the_closing(router, client, packets, monkeypatch):
+    monkeypatch.setattr("qis_connectors.router.router.GRACE_SECONDS", 0.3)
+    with exchanging(router.url):
+        for at in range(0, 40_000, 8000):
+            client.deposit(packets(8000, at))
+        started = time.monotonic()
+        router.close()
+        assert 0.3 < time.monotonic() - started < SOON_SECONDS
