@@ -221,8 +221,10 @@ def test_a_router_that_has_gone_silent_is_tried_again(serve, packets, monkeypatc
             assert len(follow(news, 1)) == 1
             process.send_signal(signal.SIGSTOP)
             threading.Timer(0.7, process.send_signal, [signal.SIGCONT]).start()
-            threading.Timer(1.0, client.deposit, [packets(1, 1)]).start()
+            depositor = threading.Timer(1.0, client.deposit, [packets(1, 1)])
+            depositor.start()
             assert len(follow(news, 1)) == 1
+            depositor.join()
     assert f"cannot reach router {url}: it has gone silent; trying again" in caplog.messages
 
 
