@@ -1,7 +1,7 @@
 """One DoExchange stream: what is stored, then what arrives, until the reader has had enough."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pyarrow as pa
 
@@ -36,15 +36,21 @@ def follow(log: PacketLog, request: Request, is_gone: Callable[[], bool]) -> Ite
         while True:
             if news is None:
                 reader.catch_up()
-                for batch, cursor in read(log, request.pattern, request.columns, position):
-                    yield batch, cursor
-                    position = cursor
+                position = yield from _stored(log, request, position)
             news = _next(log, reader, position, is_gone)
             if news is not None:
                 batches, position = news
                 if not batches and (log.feed.is_closed or is_gone()):
                     return
                 yield _one(batches or [nothing]), position
+
+
+def _stored(log: PacketLog, request: Request, position: int) -> Generator[tuple[pa.RecordBatch, int], None, int]:
+    """Its own function so that its last batch, of megabytes, is let go when a reader comes to wait."""
+    for batch, cursor in read(log, request.pattern, request.columns, position):
+        yield batch, cursor
+        position = cursor
+    return position
 
 
 def _next(
