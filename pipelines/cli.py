@@ -1,7 +1,8 @@
 """The `qis` command. It reads arguments, calls one function and prints; what the words mean is decided elsewhere."""
 
+import logging
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -140,6 +141,30 @@ def query(
         packets = client.read(address, since=since, columns=wanted, limit=limit)
     print_rows(packets.table, form, None if wanted else QUERY_COLUMNS)
     notice(f"{packets.table.num_rows} packets; go on with --since {packets.cursor}")
+
+
+@app.command()
+def watch(
+    address: Annotated[str, typer.Argument(help="An address, a prefix or a glob such as 'clinical.*'.")],
+    router: RouterUrl,
+    since: Annotated[int | None, typer.Option(help="Only what was stored after this cursor.")] = None,
+    form: Annotated[Format, typer.Option("--format", help="How rows are printed; json: one object a line.")] = (
+        Format.table
+    ),
+) -> None:
+    """Print the packets at an address, then those that arrive, until Ctrl-C. Comes back when the router does."""
+    from pipelines.output import RowStream
+    from qis_connectors.client import RouterClient
+
+    logging.basicConfig(level=logging.INFO, format="qis: %(message)s")
+    rows = RowStream(form, QUERY_COLUMNS)
+    cursor = since or 0
+    with suppress(KeyboardInterrupt), RouterClient(router) as client, closing(client.watch(address, since)) as news:
+        notice(f"watching {address}; Ctrl-C stops it")
+        for packets in news:
+            rows.print(packets.table)
+            cursor = packets.cursor
+    notice(f"go on with --since {cursor}")
 
 
 @app.command()

@@ -8,8 +8,9 @@ from enum import StrEnum
 
 import pyarrow as pa
 from pyarrow import csv
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 WIDEST = 2000
 
@@ -34,11 +35,42 @@ def print_rows(rows: pa.Table, form: Format, shown: Sequence[str] | None = None)
         csv.write_csv(_flat(rows), sys.stdout.buffer)
         sys.stdout.buffer.flush()
     else:
-        table = rich_table(rows.select(shown) if shown else rows)
-        console = Console()
-        # A wide answer runs over the edge, as psql's does, rather than being cut to dots.
-        console.width = max(console.width, console.measure(table, options=console.options.update(width=WIDEST)).maximum)
-        console.print(table)
+        _print_whole(rich_table(rows.select(shown) if shown else rows))
+
+
+class RowStream:
+    """Rows that come a few at a time, as one table with one header; JSON is one object a line.
+
+    Whoever reads standard output has each row as soon as it is printed. `shown` are the columns of the table form.
+    """
+
+    def __init__(self, form: Format, shown: Sequence[str]) -> None:
+        self._form = form
+        self._shown = list(shown)
+        self._widths: list[int] = []  # of the table's columns so far; they grow and never shrink
+
+    def print(self, rows: pa.Table) -> None:
+        if self._form is Format.json:
+            for row in rows.to_pylist():
+                json.dump({name: _plain(value) for name, value in row.items()}, sys.stdout, ensure_ascii=False)
+                sys.stdout.write("\n")
+        elif self._form is Format.csv:
+            options = csv.WriteOptions(include_header=not self._widths)
+            csv.write_csv(_flat(rows), sys.stdout.buffer, options)
+            sys.stdout.buffer.flush()
+            self._widths = self._widths or [0]
+        else:
+            self._print_lines(rows.select(self._shown))
+        sys.stdout.flush()
+
+    def _print_lines(self, rows: pa.Table) -> None:
+        table = rich_table(rows)
+        table.box, table.show_header = None, not self._widths
+        widths = [max(_width(column.header), *map(_width, column.cells)) for column in table.columns]
+        self._widths = [max(pair) for pair in zip(widths, self._widths or widths, strict=True)]
+        for column, width in zip(table.columns, self._widths, strict=True):
+            column.min_width = width
+        _print_whole(table)
 
 
 def rich_table(rows: pa.Table, title: str | None = None) -> Table:
@@ -50,6 +82,17 @@ def rich_table(rows: pa.Table, title: str | None = None) -> Table:
     for row in rows.to_pylist():
         table.add_row(*map(_cell, row.values()))
     return table
+
+
+def _print_whole(table: Table) -> None:
+    """A wide answer runs over the edge, as psql's does, rather than being cut to dots."""
+    console = Console()
+    console.width = max(console.width, console.measure(table, options=console.options.update(width=WIDEST)).maximum)
+    console.print(table)
+
+
+def _width(cell: RenderableType) -> int:
+    return Text.from_markup(str(cell)).cell_len
 
 
 def _cell(value: object) -> str:

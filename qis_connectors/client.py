@@ -2,23 +2,22 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
 from typing import Any, Self
 
 import pyarrow as pa
 from pyarrow import flight
 
 from qis_connectors import address, packet
+from qis_connectors.connection import Packets, ask, chunks, connect, one_line_errors
 from qis_connectors.errors import QisError
 from qis_connectors.packet import PacketError
 from qis_connectors.receipt import Receipt, decode
 from qis_connectors.request import encode
+from qis_connectors.watching import watch
 
 __all__ = ["Packets", "Receipt", "RouterClient"]
 CHUNK_ROWS = 8192
-CONNECT_SECONDS = 5.0
 _ADDRESSES = pa.schema(
     [
         ("address", pa.string()),
@@ -30,15 +29,6 @@ _ADDRESSES = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class Packets:
-    """What was read, and where to go on: `since=cursor`, at the same `store`, gives what was stored after it."""
-
-    table: pa.Table
-    cursor: int
-    store: str
-
-
 class RouterClient:
     """A connection to the router at a `grpc://HOST:PORT` URL; `store` is the identity of what it keeps.
 
@@ -47,13 +37,7 @@ class RouterClient:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        with self._errors():
-            self._client = flight.connect(url)
-        try:
-            self.store: str = self._ask("health")["store"]
-        except BaseException:
-            self._client.close()
-            raise
+        self._client, self.store = connect(url)
 
     def __enter__(self) -> Self:
         return self
@@ -73,7 +57,7 @@ class RouterClient:
         whole = packets if isinstance(packets, pa.Table) else pa.Table.from_batches([packets])
         receipt = Receipt()
         for name, table in _by_address(_complete(packet.conform(whole))):
-            with self._errors():
+            with one_line_errors(self.url):
                 receipt += self._put(name, table)
         return receipt
 
@@ -85,18 +69,28 @@ class RouterClient:
         `since` is a cursor: only what was stored after it. `columns` are fields of OUTCOME_PACKET_SCHEMA, all by
         default. At most `limit` packets. An address that holds nothing gives an empty table.
         """
-        with self._errors():
+        with one_line_errors(self.url):
             reader = self._client.do_get(flight.Ticket(encode(address, since, columns, limit)))
             batches, position = [], b""
-            for chunk in _chunks(reader):
+            for chunk in chunks(reader):
                 batches.append(chunk.data)
                 position = chunk.app_metadata.to_pybytes()
             table = pa.Table.from_batches(batches, schema=reader.schema)
         return Packets(table, **json.loads(position))
 
+    def watch(
+        self, address: str, since: int | None = None, columns: list[str] | None = None
+    ) -> Generator[Packets, None, None]:
+        """What `read` gives, then what arrives, as it arrives; without an end, so close the iterator or leave its loop.
+
+        On a connection of its own that comes back by itself when the router does, going on after the last packet; a
+        router with another store than before is read from its beginning. Both are logged. QisError where it refuses.
+        """
+        return watch(self.url, self.store, (address, since, columns))
+
     def addresses(self, pattern: str = "*") -> pa.Table:
         """What the router holds: address, packets, bytes, first_time and last_time (of the packets, ms since 1970)."""
-        with self._errors():
+        with one_line_errors(self.url):
             rows = [
                 {
                     "address": info.descriptor.path[0].decode(),
@@ -110,13 +104,7 @@ class RouterClient:
 
     def stats(self) -> dict[str, Any]:
         """store (its identity), cursor (of the newest packet), packets, addresses, bytes."""
-        return self._ask("stats")
-
-    def _ask(self, action: str) -> dict[str, Any]:
-        options = flight.FlightCallOptions(timeout=CONNECT_SECONDS)
-        with self._errors():
-            (answer,) = self._client.do_action(flight.Action(action, b""), options)
-            return dict(json.loads(answer.body.to_pybytes()))
+        return ask(self._client, self.url, "stats")
 
     def _put(self, name: str, table: pa.Table) -> Receipt:
         receipt = Receipt()
@@ -131,18 +119,6 @@ class RouterClient:
         if receipt.stored + receipt.duplicates != table.num_rows:
             raise QisError(f"router {self.url} did not acknowledge every packet; send them again")
         return receipt
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Flight's errors as QisError in one line."""
-        try:
-            yield
-        except (flight.FlightUnavailableError, flight.FlightTimedOutError) as error:
-            raise QisError(f"cannot reach router {self.url}: {_cause(error)}") from None
-        except flight.FlightServerError as error:
-            raise QisError(_message(error)) from None
-        except (pa.ArrowException, ValueError, KeyError) as error:
-            raise QisError(f"{self.url} does not answer as a router: {_message(error)}") from None
 
 
 def _complete(table: pa.Table) -> pa.Table:
@@ -166,26 +142,3 @@ def _by_address(packets: pa.Table) -> Iterator[tuple[str, pa.Table]]:
         rows[name].append(row)
     for name, chosen in rows.items():
         yield name, packets if len(rows) == 1 else packets.take(chosen)
-
-
-def _chunks(reader: flight.FlightStreamReader) -> Iterator[flight.FlightStreamChunk]:
-    while True:
-        try:
-            yield reader.read_chunk()
-        except StopIteration:
-            return
-
-
-def _message(error: Exception) -> str:
-    """What the other side said, without what gRPC and Flight have wrapped around it."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    text = text.split(". gRPC client debug context:")[0]
-    return text.split(". Detail: ")[0] or type(error).__name__
-
-
-def _cause(error: Exception) -> str:
-    text = _message(error).lower()
-    for cause in ("connection refused", "address lookup failed", "timed out", "deadline exceeded", "connection reset"):
-        if cause in text:
-            return "it does not answer" if cause == "deadline exceeded" else cause
-    return text.rpartition("with message: ")[2]

@@ -1,6 +1,8 @@
 """A node: one site's voice at one address of the network."""
 
 import time
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any, Self
@@ -94,6 +96,15 @@ class Node:
         (a Receipt has one); at most `limit`.
         """
         return self._client.read(address or self.address, since, columns, limit).table
+
+    def watch(self, address: str | None = None, since: int | None = None) -> Generator[pa.Table, None, None]:
+        """What `query` gives, then what arrives, as it arrives: one or more packets a table, each packet once.
+
+        Without an end: leave the loop or close the iterator. It comes back by itself after the router was away.
+        """
+        with closing(self._client.watch(address or self.address, since)) as news:
+            for packets in news:
+                yield packets.table
 
     def synthesize(self, name: str = "pooled") -> pa.Table:
         """The answer `name` of sql/ over all packets at this node's address: pooled, leave_one_out, robust, ..."""

@@ -242,9 +242,3 @@ def test_actions(client, packets, router):
     assert found.pop("bytes") > 1000
     assert found == {"store": router.store, "cursor": 5, "packets": 5, "addresses": 1}
     assert refusal(lambda: list(client.do_action("drop"))).startswith("action 'drop' is not known to this router")
-
-
-def test_do_exchange_is_not_there_yet(client):
-    writer, reader = client.do_exchange(flight.FlightDescriptor.for_path(HERE))
-    assert refusal(lambda: reader.read_chunk()) == "this router does not serve DoExchange"
-    refusal(writer.close)

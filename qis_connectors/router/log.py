@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from qis_connectors.receipt import Receipt
 from qis_connectors.router import segment
+from qis_connectors.router.feed import Feed
 from qis_connectors.router.segment import MERGE, SPAN
 from qis_connectors.router.store import Store, StoreError
 
@@ -37,6 +38,7 @@ class PacketLog:
     def __init__(self, path: Path) -> None:
         self.store = Store(path)
         self.head: int = self.store.writer.execute("SELECT coalesce(max(last), 0) FROM segment").get
+        self.feed = Feed(self.head)
         self._addresses: dict[str, int] = {}
         self._small: Counter[tuple[int, int]] = Counter()  # segments stored since the last merge, by address and span
         self._due: set[tuple[int, int]] = set()
@@ -68,6 +70,7 @@ class PacketLog:
             was_stopped, self._is_stopped = self._is_stopped, True
             self._changed.notify_all()
         self._thread.join()
+        self.feed.close()
         return not was_stopped
 
     def close(self) -> None:
@@ -90,9 +93,10 @@ class PacketLog:
 
     def _commit(self, group: list[_Deposit]) -> None:
         answers: list[Receipt | StoreError]
+        stored: list[tuple[str, pa.RecordBatch]] = []
         try:
             with self.store.writing():
-                receipts, head = self._write(group)
+                receipts, head = self._write(group, stored)
             if head // SPAN > self.head // SPAN:
                 self._small.clear()
             answers, self.head = [*receipts], head
@@ -101,10 +105,14 @@ class PacketLog:
             self._addresses.clear()  # what was rolled back must not stay known
             reason = "the disk is full" if isinstance(error, apsw.FullError) else "its log has the details"
             answers = [StoreError(f"the router cannot store packets: {reason}")] * len(group)
+            stored.clear()
         for deposit, answer in zip(group, answers, strict=True):
             deposit.done(answer)
+        if stored:  # after the acknowledgements: a depositor does not wait until a hundred readers are awake
+            self.feed.publish(stored, self.head)
 
-    def _write(self, group: list[_Deposit]) -> tuple[list[Receipt], int]:
+    def _write(self, group: list[_Deposit], stored: list[tuple[str, pa.RecordBatch]]) -> tuple[list[Receipt], int]:
+        """What each deposit is answered with, and the new head; the new packets go to `stored` as well."""
         head, receipts = self.head, []
         gathered: dict[tuple[int, int], list[pa.RecordBatch]] = defaultdict(list)
         for deposit in group:
@@ -113,6 +121,7 @@ class PacketLog:
                 first = _place(head, new.num_rows)
                 head = first + new.num_rows - 1
                 gathered[self._address(deposit.address), first // SPAN].append(segment.number(new, first))
+                stored.append((deposit.address, new))
             receipts.append(Receipt(new.num_rows, deposit.packets.num_rows - new.num_rows, head))
         for (address, span), batches in gathered.items():
             segment.insert(self.store.writer, address, batches)

@@ -3,18 +3,21 @@
     DoPut(path)        deposit; each batch is stored whole or refused whole, and acknowledged once on the disk
     DoGet(ticket)      packets in the order they were stored; see request.py for what a ticket may say
     ListFlights        the addresses, those that match the criteria where these are given
+    DoExchange          what a ticket asks for, here as the command, then what arrives, until the reader cancels
     GetFlightInfo, GetSchema, DoAction("health"), DoAction("stats")
 
 An acknowledgement is JSON in app_metadata, one a batch: {"stored": n, "duplicates": m, "cursor": c}.
 Each batch of a DoGet has app_metadata {"cursor": N, "store": ID}: everything that matches up to N has been sent, and
 a reader that asks again with since=N goes on strictly after it. The last batch, without rows where nothing was new,
 takes N to the log's end unless `limit` came first. A cursor means something only together with the store's ID.
+A DoExchange sends the same, the batches without rows now and then, so that either side notices when the other is gone.
 """
 
 import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import pyarrow as pa
 from pyarrow import flight
@@ -24,6 +27,7 @@ from qis_connectors.address import Pattern
 from qis_connectors.errors import QisError
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
 from qis_connectors.request import Request, RequestError, parse
+from qis_connectors.router import exchange
 from qis_connectors.router.deposit import receive
 from qis_connectors.router.log import PacketLog
 from qis_connectors.router.reading import Summary, read, summaries
@@ -108,13 +112,26 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
         return list(_ACTIONS.items())
 
     @_short_errors()
-    def do_exchange(self, *_: object) -> None:
-        raise RequestError("this router does not serve DoExchange")
+    def do_exchange(
+        self,
+        context: flight.ServerCallContext,
+        descriptor: flight.FlightDescriptor,
+        _: flight.MetadataRecordBatchReader,
+        writer: flight.MetadataRecordBatchWriter,
+    ) -> None:
+        request = parse(_ticket(descriptor))
+        exchange.check(self._packets, request)
+        writer.begin(request.schema)
+        for batch, cursor in exchange.follow(self._packets, request, context.is_cancelled):
+            try:
+                writer.write_with_metadata(batch, _reached(cursor, self._packets.store.identity))
+            except (pa.ArrowException, flight.FlightError, OSError):
+                return  # the reader has gone
 
     def _stream(self, request: Request) -> Iterator[tuple[pa.RecordBatch, bytes]]:
         with _short_errors():
             for batch, cursor in read(self._packets, request.pattern, request.columns, request.since, request.limit):
-                yield batch, json.dumps({"cursor": cursor, "store": self._packets.store.identity}).encode()
+                yield batch, _reached(cursor, self._packets.store.identity)
 
     def _position(self) -> dict[str, str | int]:
         return {"store": self._packets.store.identity, "cursor": self._packets.head}
@@ -124,6 +141,11 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
         found = summaries(self._packets.store, Pattern("*"))
         packets, size = sum(summary.packets for summary in found), sum(summary.bytes for summary in found)
         return {**position, "packets": packets, "addresses": len(found), "bytes": size}
+
+
+@lru_cache(maxsize=64)  # a hundred readers are told of the same cursor
+def _reached(cursor: int, store: str) -> bytes:
+    return json.dumps({"cursor": cursor, "store": store}).encode()
 
 
 def _path(descriptor: flight.FlightDescriptor) -> str:

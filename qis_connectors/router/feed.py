@@ -1,0 +1,175 @@
+"""What has just been stored, still in memory, for the readers that wait for it.
+
+Readers of the same share one channel: what a commit group holds for them is put together once, as one batch. Nothing
+is queued for a single reader. Each goes along the channel's chain of groups by itself, and one that falls behind what
+is still held finds its chain cut and goes to the store instead, so a reader that is slow, or has stopped, holds up
+nobody and fills no memory.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from threading import Lock
+
+import pyarrow as pa
+
+from qis_connectors.request import Request
+
+MAX_BYTES = 16 << 20
+"""What all channels together keep."""
+
+MERGE_ROWS = 1024
+"""A reader that is several groups behind gets them as one batch of about this many rows at most."""
+
+_BATCH_BYTES = 8 << 10  # what Arrow's own objects take for a batch of 22 columns, however few its rows
+
+
+class _Group:
+    """What one commit group holds for one channel; without batches, a place in the chain."""
+
+    def __init__(self, cursor: int, batches: list[pa.RecordBatch]) -> None:
+        self.cursor = cursor
+        self.batches = batches
+        self.next: _Group | None = None
+        self.is_cut = False
+
+    def batch(self) -> pa.RecordBatch | None:
+        """All of it, put together by the first who asks, for the log's thread has others to serve; None once dropped.
+
+        Takes no lock: at worst two put the same together at once.
+        """
+        batches = self.batches
+        if len(batches) > 1:
+            batches = [pa.concat_batches(batches)]
+            if self.batches:
+                self.batches = batches
+        return batches[0] if batches else None
+
+    def drop(self) -> None:
+        """For the feed, which holds the lock. The last of a chain stays joined to what comes next."""
+        self.batches = []
+        if self.next:
+            self.is_cut = True  # first: who finds no next one looks for the cut
+            self.next = None
+
+
+class Channel:
+    """What readers with one and the same request get to see, and the bell of each."""
+
+    def __init__(self, request: Request, head: int) -> None:
+        self.request = request
+        self.last = _Group(head, [])
+        self.bells: list[Lock] = []
+
+    def put(self, stored: Sequence[tuple[str, pa.RecordBatch]], cursor: int) -> int:
+        """Take over what matches; the bytes it keeps alive. For the feed, which holds the lock."""
+        batches = [batch for address, batch in stored if self.request.pattern.matches(address)]
+        if not batches:
+            return 0
+        names = list(self.request.columns)
+        if names != batches[0].schema.names:
+            batches = [batch.select(names) for batch in batches]
+        before, self.last = self.last, _Group(cursor, batches)
+        before.next = self.last
+        self.ring()
+        return sum(batch.get_total_buffer_size() + _BATCH_BYTES for batch in batches)
+
+    def ring(self) -> None:
+        # A lock as a bell: only its reader takes it, only the feed's holder gives it back. With a Condition a hundred
+        # readers would queue for its lock before each of them gets to write.
+        for bell in self.bells:
+            if bell.locked():
+                bell.release()
+
+
+class Reader:
+    """One reader's place in a channel. Not for sharing between threads."""
+
+    def __init__(self, channel: Channel, feed: "Feed") -> None:
+        self._channel = channel
+        self._feed = feed
+        self._group = channel.last
+        self.bell = Lock()
+
+    def catch_up(self) -> None:
+        """Go to the channel's end: what is stored from here on will be handed out."""
+        self._group = self._channel.last
+
+    def take(self, position: int) -> tuple[list[pa.RecordBatch], int] | None:
+        """The batches stored after `position`, some of them where there are many, and the cursor they lead to.
+
+        None where the chain is cut: the store has what comes next.
+        """
+        batches: list[pa.RecordBatch] = []
+        rows = 0
+        while rows < MERGE_ROWS and (following := self._group.next):
+            if following.cursor > position:
+                batch = following.batch()
+                if batch is None:
+                    return (batches, self._group.cursor) if batches else None
+                batches.append(batch)
+                rows += batch.num_rows
+            self._group = following
+        if batches:
+            return batches, self._group.cursor
+        return None if self._group.is_cut else ([], position)
+
+    def reached(self, position: int) -> int:
+        """The end of what was looked through, where nothing was found after `position`."""
+        with self._feed.lock:
+            return position if self._group.next or self._group.is_cut else max(position, self._feed.head)
+
+    def wait(self, seconds: float) -> bool:
+        """Until there may be something to take, for so long at most; whether there may be."""
+        return self._feed.is_closed or self.bell.acquire(timeout=seconds)
+
+
+class Feed:
+    """From the log's thread to the readers' threads, from the cursor `head` on."""
+
+    def __init__(self, head: int) -> None:
+        self.head = head
+        self.is_closed = False
+        self.lock = Lock()
+        self._channels: dict[Request, Channel] = {}
+        self._kept: deque[tuple[_Group, int]] = deque()  # and its bytes; oldest first
+        self._kept_bytes = 0
+
+    @contextmanager
+    def reader(self, request: Request) -> Iterator[Reader]:
+        """A place at the end of the channel of this request, whatever its `since`."""
+        key = replace(request, since=0)
+        with self.lock:
+            if key not in self._channels:
+                self._channels[key] = Channel(key, self.head)
+            channel = self._channels[key]
+            reader = Reader(channel, self)
+            channel.bells.append(reader.bell)
+        try:
+            yield reader
+        finally:
+            with self.lock:
+                channel.bells.remove(reader.bell)
+                if not channel.bells:
+                    del self._channels[key]
+
+    def publish(self, stored: Sequence[tuple[str, pa.RecordBatch]], head: int) -> None:
+        """One commit group: its new packets with their addresses in the order of their cursors, the last one `head`."""
+        with self.lock:
+            self.head = head
+            for channel in self._channels.values():
+                if size := channel.put(stored, head):
+                    self._kept.append((channel.last, size))
+                    self._kept_bytes += size
+            while self._kept_bytes > MAX_BYTES:
+                group, size = self._kept.popleft()
+                group.drop()
+                self._kept_bytes -= size
+
+    def close(self) -> None:
+        """Nothing more will come; whoever waits need not."""
+        with self.lock:
+            self.is_closed = True
+            for channel in self._channels.values():
+                channel.ring()

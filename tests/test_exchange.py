@@ -1,0 +1,291 @@
+"""What is stored and then what arrives, as a client meets it that knows pyarrow.flight and nothing of ours."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+
+import apsw
+import pyarrow as pa
+import pytest
+from pyarrow import flight
+
+from qis_connectors.client import RouterClient
+from qis_connectors.connection import chunks
+from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, complete
+from qis_connectors.request import parse
+from qis_connectors.router import exchange, feed
+from qis_connectors.router.log import PacketLog
+
+HERE = "clinical.tuberculosis/bcg_vaccine"
+SOON_SECONDS = 2 * exchange.POLL_SECONDS
+
+
+@contextmanager
+def exchanging(url, command=HERE):
+    with flight.connect(url) as client:
+        writer, reader = client.do_exchange(flight.FlightDescriptor.for_command(command))
+        try:
+            yield reader
+        finally:
+            reader.cancel()
+            with suppress(flight.FlightError, pa.ArrowException):
+                writer.close()
+
+
+def message(reader):
+    chunk = reader.read_chunk()
+    return chunk.data, json.loads(chunk.app_metadata.to_pybytes())["cursor"]
+
+
+def times(reader, number):
+    """The milliseconds of so many packets, which are their order of depositing here."""
+    found = []
+    while len(found) < number:
+        found += [at - 1_700_000_000_000 for at in message(reader)[0]["timestamp_utc"].to_pylist()]
+    return found
+
+
+def has_come(condition, seconds=SOON_SECONDS):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+@pytest.fixture
+def client(router):
+    with RouterClient(router.url) as client:
+        yield client
+
+
+@pytest.fixture
+def channels(router):
+    """How many different requests are being followed."""
+    return lambda: len(router._packets.feed._channels)
+
+
+@pytest.fixture
+def log(tmp_path):
+    log = PacketLog(tmp_path / "log")
+    yield log
+    log.close()
+
+
+def test_what_is_stored_then_what_arrives(router, client, packets):
+    client.deposit(packets(5))
+    command = json.dumps({"v": 1, "address": "clinical.*", "since": 2, "columns": ["sample_count", "timestamp_utc"]})
+    with exchanging(router.url, command.encode()) as reader:
+        stored = reader.read_chunk()
+        assert json.loads(stored.app_metadata.to_pybytes()) == {"cursor": 5, "store": router.store}
+        client.deposit(packets(1, domain="imaging"))
+        client.deposit(packets(2, 5))
+        arrived, cursor = message(reader)
+        assert stored.data.schema.names == arrived.schema.names == ["sample_count", "timestamp_utc"]
+        assert [at % 1000 for at in pa.concat_batches([stored.data, arrived])["timestamp_utc"].to_pylist()] == [
+            *range(2, 7)
+        ]
+        assert cursor == 8
+        client.deposit(packets(2, 5))  # they are there: nothing arrives
+        client.deposit(packets(1, 7))
+        assert message(reader)[1] == 9
+
+
+def test_an_empty_address_says_where_it_begins(router, channels):
+    with exchanging(router.url) as reader:
+        batch, cursor = message(reader)
+        assert (batch.num_rows, batch.schema, cursor) == (0, OUTCOME_PACKET_SCHEMA, 0)
+        assert channels() == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (b'{"v": 1, "address": "*", "limit": 3}', "request field 'limit': what arrives has no end to count to"),
+        (b'{"v": 1, "address": "*", "since": 1}', "request field 'since': 1 is beyond the end of this store, 0"),
+        (b"a//b", "address 'a//b' has an empty or dotted segment ''"),
+        (b"", "address is empty"),
+    ],
+)
+def test_a_bad_request_is_refused(router, channels, command, line):
+    with exchanging(router.url, command) as reader, pytest.raises(flight.FlightServerError) as error:
+        reader.read_chunk()
+    assert str(error.value).startswith(line)
+    assert ".py" not in str(error.value)
+    assert channels() == 0
+
+
+def test_nothing_is_missed_or_repeated_between_stored_and_live(router, client, packets):
+    def deposit(site):
+        with RouterClient(router.url) as own:
+            for at in range(60):
+                own.deposit(packets(1 + at % 3, 3 * at, node_id=f"site-{site}"))
+
+    def follow(at):
+        ids, cursors = [], [0]
+        time.sleep(0.03 * at)
+        with exchanging(router.url, b"*" if at % 2 else HERE) as reader:
+            while len(ids) < 4 * 120:
+                batch, cursor = message(reader)
+                ids += batch["packet_id"].to_pylist()
+                cursors.append(cursor)
+        return ids, cursors
+
+    with ThreadPoolExecutor(16) as pool:
+        depositors = [pool.submit(deposit, site) for site in range(4)]
+        found = list(pool.map(follow, range(12)))
+        assert [one.result() for one in depositors] == [None] * 4
+    expected = client.read("*").table["packet_id"].to_pylist()
+    assert len(expected) == 480
+    for ids, cursors in found:
+        assert ids == expected
+        assert all(before <= after for before, after in pairwise(cursors))
+    assert sum(len(cursors) for _, cursors in found) > 12 * 5, "everything was read from the store"
+
+
+def test_a_commit_group_arrives_as_one_batch(log, packets, tmp_path):
+    messages = exchange.follow(log, parse(b"*"), lambda: False)
+    assert next(messages)[0].num_rows == 0
+    done = []
+    other = apsw.Connection(str(tmp_path / "log" / "packets.db"))
+    other.execute("BEGIN IMMEDIATE")  # holds the first commit up while the others queue
+    for at in range(9):
+        log.append(f"a/{at % 3}", complete(packets(2, 2 * at, domain="a").to_batches()[0]), done.append)
+        assert at or has_come(lambda: not log._queue)
+    other.execute("ROLLBACK")
+    other.close()
+    assert [batch.num_rows for batch, _ in (next(messages), next(messages))] == [2, 16]
+    log.stop()
+    assert list(messages) == []
+    assert sum(receipt.stored for receipt in done) == 18
+
+
+def test_a_reader_that_lags_a_little_gets_larger_batches(log, packets):
+    messages = exchange.follow(log, parse(b"*"), lambda: False)
+    next(messages)
+    for at in range(30):
+        done = threading.Event()
+        log.append("a/b", complete(packets(1, at).to_batches()[0]), lambda _, done=done: done.set())
+        done.wait()
+    assert has_come(lambda: log.feed.head == 30)
+    batch, cursor = next(messages)
+    assert (batch.num_rows, cursor) == (30, 30)
+    messages.close()
+
+
+def test_what_is_too_large_to_keep_comes_from_the_store(log, packets, monkeypatch):
+    monkeypatch.setattr(feed, "MAX_BYTES", 10_000)  # a batch of one packet fits, two do not
+    messages = exchange.follow(log, parse(b"*"), lambda: False)
+    assert next(messages)[1] == 0
+    for at in range(40):
+        done = threading.Event()
+        log.append(
+            "a/b", complete(packets(1 + 30 * (at % 2), 31 * at).to_batches()[0]), lambda _, done=done: done.set()
+        )
+        done.wait()
+        if at % 3 == 0:
+            found = []
+            while not found or found[-1][1] < log.head:
+                found.append(next(messages))
+            assert sum(batch.num_rows for batch, _ in found) == found[-1][1] - found[0][1] + found[0][0].num_rows
+    assert log.feed._kept_bytes <= 10_000
+    messages.close()
+
+
+def test_a_stopped_reader_costs_only_itself(router, client, packets, monkeypatch):
+    monkeypatch.setattr(feed, "MAX_BYTES", 2 << 20)
+    table = packets(1000)
+    with exchanging(router.url) as stopped, exchanging(router.url) as other:
+        assert message(stopped)[1] == 0
+        for at in range(30):
+            shifted = table.set_column(1, "timestamp_utc", pa.compute.add(table["timestamp_utc"], 1000 * at))
+            client.deposit(shifted)
+            assert times(other, 1000) == [*range(1000 * at, 1000 * at + 1000)]
+        kept = router._packets.feed
+        assert kept._kept_bytes <= feed.MAX_BYTES < 30_000 * 300, "more has arrived than is kept"
+        assert times(stopped, 30_000) == [*range(30_000)]
+
+
+def test_a_hundred_readers_and_no_thread_left_behind(tmp_path, packets):
+    script = (
+        "import sys; from pathlib import Path; from qis_connectors.router import Router\n"
+        "router = Router(Path(sys.argv[1]), 'grpc://127.0.0.1:0'); print(router.url, flush=True); router.serve()"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "store")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            url = process.stdout.readline().strip()
+
+            def threads():
+                return len(os.listdir(f"/proc/{process.pid}/task"))  # noqa: PTH208
+
+            with RouterClient(url) as client, ThreadPoolExecutor(100) as pool, flight.connect(url) as connection:
+                client.deposit(packets(1))
+                before = threads()
+                descriptor = flight.FlightDescriptor.for_command(HERE)
+                streams = [connection.do_exchange(descriptor) for _ in range(100)]
+                assert [times(reader, 1) for _, reader in streams] == [[0]] * 100
+                assert threads() >= before + 95
+                followers = [pool.submit(times, reader, 20) for _, reader in streams]
+                for at in range(20):
+                    client.deposit(packets(1, 1 + at))
+                assert [one.result(10) for one in followers] == [[*range(1, 21)]] * 100
+                for writer, reader in streams:
+                    reader.cancel()
+                    with suppress(flight.FlightError):
+                        writer.close()
+                assert has_come(lambda: threads() <= before + 4, 3 * SOON_SECONDS), (before, threads())
+        finally:
+            process.terminate()
+            assert process.wait(10) == 0
+
+
+def test_a_dead_reader_is_missed_while_nothing_arrives(router, channels):
+    script = (
+        "import sys; from pyarrow import flight; client = flight.connect(sys.argv[1])\n"
+        "writer, reader = client.do_exchange(flight.FlightDescriptor.for_command('a/b'))\n"
+        "print(reader.read_chunk(), flush=True); reader.read_chunk(); reader.read_chunk()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, router.url], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline()
+        assert channels() == 1
+        process.kill()
+    assert has_come(lambda: not channels())
+
+
+def test_a_silent_address_is_heard_of_now_and_then(router, client, packets, monkeypatch):
+    monkeypatch.setattr(exchange, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(exchange, "HEARTBEAT_SECONDS", 0.1)
+    with exchanging(router.url, b"other/address") as reader:
+        message(reader)
+        client.deposit(packets(3))
+        batch, cursor = message(reader)
+        assert (batch.num_rows, cursor) in ((0, 0), (0, 3))
+        assert has_come(lambda: message(reader)[1] == 3)
+
+
+def test_closing_ends_the_streams_in_order(router, client, packets):
+    with exchanging(router.url) as reader, exchanging(router.url, b"other/address") as other:
+        client.deposit(packets(3))
+        assert times(reader, 3) == [0, 1, 2]
+        started = time.monotonic()
+        router.close()
+        assert time.monotonic() - started < 1
+        for stream in (reader, other):
+            assert sum(chunk.data.num_rows for chunk in chunks(stream)) == 0
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("qis-")]
+
+
+def test_a_stopped_reader_does_not_hold_up_the_closing(router, client, packets, monkeypatch):
+    monkeypatch.setattr("qis_connectors.router.router.GRACE_SECONDS", 0.3)
+    with exchanging(router.url):
+        for at in range(0, 40_000, 8000):
+            client.deposit(packets(8000, at))
+        started = time.monotonic()
+        router.close()
+        assert 0.3 < time.monotonic() - started < SOON_SECONDS
