@@ -78,15 +78,23 @@ class RouterClient:
         return receipt
 
     def read(
-        self, address: str, since: int | None = None, columns: list[str] | None = None, limit: int | None = None
+        self,
+        address: str,
+        since: int | None = None,
+        columns: list[str] | None = None,
+        limit: int | None = None,
+        filters: object = None,
     ) -> Packets:
         """The packets at an address, a prefix or a glob, in the order they were stored.
 
         `since` is a cursor: only what was stored after it. `columns` are fields of OUTCOME_PACKET_SCHEMA, all by
-        default. At most `limit` packets. An address that holds nothing gives an empty table.
+        default. `filters` is a condition such as ["sample_count", ">=", 100] or {"and": [...]}: filters.py has the
+        grammar; what it does not keep is not sent. At most `limit` packets. An address that holds nothing gives an
+        empty table.
         """
+        ticket = encode(address, since=since, columns=columns, filters=filters, limit=limit)
         with self._errors():
-            reader = self._client.do_get(flight.Ticket(encode(address, since, columns, limit)))
+            reader = self._client.do_get(flight.Ticket(ticket))
             batches, position = [], b""
             for chunk in _chunks(reader):
                 batches.append(chunk.data)

@@ -78,7 +78,7 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
         ticket = _ticket(descriptor)
         request = parse(ticket)
         found = summaries(self._packets.store, request.pattern)
-        is_part = request.since > 0 or request.limit is not None
+        is_part = request.since > 0 or (request.limit, request.until, request.where) != (None, None, None)
         return flight.FlightInfo(
             request.schema,
             descriptor,
@@ -113,7 +113,16 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
 
     def _stream(self, request: Request) -> Iterator[tuple[pa.RecordBatch, bytes]]:
         with _short_errors():
-            for batch, cursor in read(self._packets, request.pattern, request.columns, request.since, request.limit):
+            found = read(
+                self._packets,
+                request.pattern,
+                request.columns,
+                request.since,
+                request.limit,
+                request.until,
+                request.where,
+            )
+            for batch, cursor in found:
                 yield batch, json.dumps({"cursor": cursor, "store": self._packets.store.identity}).encode()
 
     def _position(self) -> dict[str, str | int]:
