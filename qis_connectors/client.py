@@ -1,23 +1,20 @@
 """The client side of the wire: the one place that speaks Flight to a router."""
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
 import pyarrow as pa
 from pyarrow import flight
 
-from qis_connectors import address, packet
 from qis_connectors.errors import QisError
-from qis_connectors.packet import PacketError
+from qis_connectors.flight_errors import translated
+from qis_connectors.outgoing import CHUNK_ROWS, by_address, complete
 from qis_connectors.receipt import Receipt, decode
 from qis_connectors.request import encode
 
 __all__ = ["Packets", "Receipt", "RouterClient"]
-CHUNK_ROWS = 8192
 CONNECT_SECONDS = 5.0
 _ADDRESSES = pa.schema(
     [
@@ -47,7 +44,7 @@ class RouterClient:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        with self._errors():
+        with translated(self.url):
             self._client = flight.connect(url)
         try:
             self.store: str = self._ask("health")["store"]
@@ -70,10 +67,9 @@ class RouterClient:
         Everything is checked before anything is sent: PacketError names field and row. Sending a packet again is
         harmless. Where the connection breaks midway some are stored: send all of them again.
         """
-        whole = packets if isinstance(packets, pa.Table) else pa.Table.from_batches([packets])
         receipt = Receipt()
-        for name, table in _by_address(_complete(packet.conform(whole))):
-            with self._errors():
+        for name, table in by_address(complete(packets)):
+            with translated(self.url):
                 receipt += self._put(name, table)
         return receipt
 
@@ -92,8 +88,28 @@ class RouterClient:
         grammar; what it does not keep is not sent. At most `limit` packets. An address that holds nothing gives an
         empty table.
         """
-        ticket = encode(address, since=since, columns=columns, filters=filters, limit=limit)
-        with self._errors():
+        return self.read_ticket(encode(address, since=since, columns=columns, filters=filters, limit=limit))
+
+    def endpoints(
+        self,
+        address: str,
+        since: int | None = None,
+        columns: list[str] | None = None,
+        limit: int | None = None,
+        filters: object = None,
+    ) -> list[bytes]:
+        """Tickets that together give what `read` would give now, in its order; for readers side by side.
+
+        One ticket for each 128k packets or so, at least 1, at most 64; with a `limit` always one.
+        """
+        command = encode(address, since=since, columns=columns, filters=filters, limit=limit)
+        with translated(self.url):
+            info = self._client.get_flight_info(flight.FlightDescriptor.for_command(command))
+            return [endpoint.ticket.ticket for endpoint in info.endpoints]
+
+    def read_ticket(self, ticket: bytes) -> Packets:
+        """What a ticket gives, such as one of `endpoints`."""
+        with translated(self.url):
             reader = self._client.do_get(flight.Ticket(ticket))
             batches, position = [], b""
             for chunk in _chunks(reader):
@@ -104,7 +120,7 @@ class RouterClient:
 
     def addresses(self, pattern: str = "*") -> pa.Table:
         """What the router holds: address, packets, bytes, first_time and last_time (of the packets, ms since 1970)."""
-        with self._errors():
+        with translated(self.url):
             rows = [
                 {
                     "address": info.descriptor.path[0].decode(),
@@ -122,7 +138,7 @@ class RouterClient:
 
     def _ask(self, action: str) -> dict[str, Any]:
         options = flight.FlightCallOptions(timeout=CONNECT_SECONDS)
-        with self._errors():
+        with translated(self.url):
             (answer,) = self._client.do_action(flight.Action(action, b""), options)
             return dict(json.loads(answer.body.to_pybytes()))
 
@@ -140,41 +156,6 @@ class RouterClient:
             raise QisError(f"router {self.url} did not acknowledge every packet; send them again")
         return receipt
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Flight's errors as QisError in one line."""
-        try:
-            yield
-        except (flight.FlightUnavailableError, flight.FlightTimedOutError) as error:
-            raise QisError(f"cannot reach router {self.url}: {_cause(error)}") from None
-        except flight.FlightServerError as error:
-            raise QisError(_message(error)) from None
-        except (pa.ArrowException, ValueError, KeyError) as error:
-            raise QisError(f"{self.url} does not answer as a router: {_message(error)}") from None
-
-
-def _complete(table: pa.Table) -> pa.Table:
-    batches = []
-    rows = 0
-    for batch in table.to_batches(max_chunksize=CHUNK_ROWS):
-        try:
-            batches.append(packet.complete(batch))
-        except PacketError as error:
-            if error.row is None or not rows:
-                raise
-            raise PacketError(error.field, error.reason, rows + error.row) from None
-        rows += batch.num_rows
-    return pa.Table.from_batches(batches, schema=packet.OUTCOME_PACKET_SCHEMA)
-
-
-def _by_address(packets: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    domain, problem_type = (packets[name].combine_chunks() for name in ("domain", "problem_type"))
-    rows = defaultdict(list)
-    for row, name in enumerate(address.column(domain, problem_type).to_pylist()):
-        rows[name].append(row)
-    for name, chosen in rows.items():
-        yield name, packets if len(rows) == 1 else packets.take(chosen)
-
 
 def _chunks(reader: flight.FlightStreamReader) -> Iterator[flight.FlightStreamChunk]:
     while True:
@@ -182,18 +163,3 @@ def _chunks(reader: flight.FlightStreamReader) -> Iterator[flight.FlightStreamCh
             yield reader.read_chunk()
         except StopIteration:
             return
-
-
-def _message(error: Exception) -> str:
-    """What the other side said, without what gRPC and Flight have wrapped around it."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    text = text.split(". gRPC client debug context:")[0]
-    return text.split(". Detail: ")[0] or type(error).__name__
-
-
-def _cause(error: Exception) -> str:
-    text = _message(error).lower()
-    for cause in ("connection refused", "address lookup failed", "timed out", "deadline exceeded", "connection reset"):
-        if cause in text:
-            return "it does not answer" if cause == "deadline exceeded" else cause
-    return text.rpartition("with message: ")[2]

@@ -23,7 +23,7 @@ from qis_connectors.filters import Filter
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
 
 VERSION = 1
-MAX_BYTES = 1 << 20
+MAX_BYTES = 256 << 10
 _FIELDS = ("v", "address", "since", "until", "columns", "filters", "limit")
 
 
@@ -70,6 +70,13 @@ def parse(ticket: bytes) -> Request:
     if not text.startswith("{"):
         return Request(Pattern(text))
     return _from_json(_json_object(text))
+
+
+def within(ticket: bytes, since: int, until: int) -> bytes:
+    """The request in a ticket that `parse` has taken, for these cursors only."""
+    text = ticket.decode()
+    fields = json.loads(text) if text.startswith("{") else {"v": VERSION, "address": text}
+    return json.dumps({**fields, "since": since, "until": until}).encode()
 
 
 def _json_object(text: str) -> dict[str, Any]:

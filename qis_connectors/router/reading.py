@@ -37,7 +37,7 @@ def summaries(store: Store, pattern: Pattern) -> list[Summary]:
             "SELECT name, sum(packets), sum(bytes), min(first_time), max(last_time) "
             "FROM address JOIN segment ON segment.address = address.id "
             "WHERE address.id IN (SELECT value FROM json_each(?)) GROUP BY address.id ORDER BY name",
-            (json.dumps(_matching(store, pattern)),),
+            (json.dumps(matching(store, pattern)),),
         ).fetchall()
     return [Summary(*row) for row in cast(list[tuple[str, int, int, int, int]], rows)]
 
@@ -60,7 +60,7 @@ def read(
     """
     head = log.head if until is None else min(log.head, until)
     left, held = limit, None
-    steps = _Steps(log.store, _matching(log.store, pattern), columns, where, head)
+    steps = _Steps(log.store, matching(log.store, pattern), columns, where, head)
     for batch, position in _in_order(steps, since):
         if held:
             yield held
@@ -95,7 +95,7 @@ class _Steps:
             cursor = connection.execute(
                 "SELECT payload, packets, last FROM segment WHERE address = ? AND first BETWEEN ? AND ? AND last > ? "
                 "ORDER BY first",
-                (self.addresses[0], _span_start(position), self.head, position),
+                (self.addresses[0], span_start(position), self.head, position),
             )
             for payload, packets, reached in cursor:  # noqa: B007
                 pieces.append(self._kept(payload))
@@ -112,7 +112,7 @@ class _Steps:
         with self.store.reading() as connection:
             first = connection.execute(
                 f"SELECT first FROM segment WHERE first BETWEEN ? AND ? AND {wanted} ORDER BY first LIMIT 1",
-                (_span_start(position), self.head, *after),
+                (span_start(position), self.head, *after),
             ).get
             if first is None:
                 return [], 0
@@ -152,11 +152,13 @@ def _in_order(steps: _Steps, since: int) -> Iterator[tuple[pa.RecordBatch, int]]
             yield whole.slice(0, 0), position
 
 
-def _span_start(position: int) -> int:
+def span_start(position: int) -> int:
+    """The first cursor of the span that what comes after `position` begins in."""
     return (position + 1) // SPAN * SPAN
 
 
-def _matching(store: Store, pattern: Pattern) -> list[int]:
+def matching(store: Store, pattern: Pattern) -> list[int]:
+    """The ids of the addresses that match."""
     with store.reading() as connection:
         if pattern.is_exact:
             found = connection.execute("SELECT id, name FROM address WHERE name = ?", (pattern.text,)).fetchall()
