@@ -13,8 +13,9 @@ from qis_connectors.flight_errors import translated
 from qis_connectors.outgoing import CHUNK_ROWS, by_address, complete
 from qis_connectors.receipt import Receipt, decode
 from qis_connectors.request import encode
+from qis_connectors.transaction import Transaction
 
-__all__ = ["Packets", "Receipt", "RouterClient"]
+__all__ = ["Packets", "Receipt", "RouterClient", "Transaction"]
 CONNECT_SECONDS = 5.0
 _ADDRESSES = pa.schema(
     [
@@ -70,8 +71,14 @@ class RouterClient:
         receipt = Receipt()
         for name, table in by_address(complete(packets)):
             with translated(self.url):
-                receipt += self._put(name, table)
+                receipt += self._put(flight.FlightDescriptor.for_path(name), table)
         return receipt
+
+    def transaction(self, id: str | None = None) -> Transaction:  # noqa: A002
+        """A new transaction, or the one that another process has begun and told us the `id` of."""
+        if id is not None:
+            return Transaction(id, self._stage, self._act, is_ours=False)
+        return Transaction(self._act("begin", {"v": 1})["transaction"], self._stage, self._act, is_ours=True)
 
     def read(
         self,
@@ -137,14 +144,22 @@ class RouterClient:
         return self._ask("stats")
 
     def _ask(self, action: str) -> dict[str, Any]:
-        options = flight.FlightCallOptions(timeout=CONNECT_SECONDS)
+        return self._act(action, {}, flight.FlightCallOptions(timeout=CONNECT_SECONDS))
+
+    def _act(
+        self, action: str, fields: dict[str, Any], options: flight.FlightCallOptions | None = None
+    ) -> dict[str, Any]:
         with translated(self.url):
-            (answer,) = self._client.do_action(flight.Action(action, b""), options)
+            (answer,) = self._client.do_action(flight.Action(action, json.dumps(fields).encode()), options)
             return dict(json.loads(answer.body.to_pybytes()))
 
-    def _put(self, name: str, table: pa.Table) -> Receipt:
+    def _stage(self, command: bytes, table: pa.Table) -> Receipt:
+        with translated(self.url):
+            return self._put(flight.FlightDescriptor.for_command(command), table)
+
+    def _put(self, descriptor: flight.FlightDescriptor, table: pa.Table) -> Receipt:
         receipt = Receipt()
-        writer, acks = self._client.do_put(flight.FlightDescriptor.for_path(name), table.schema)
+        writer, acks = self._client.do_put(descriptor, table.schema)
         with writer:
             for batch in table.to_batches(max_chunksize=CHUNK_ROWS):
                 writer.write_batch(batch)
@@ -152,7 +167,7 @@ class RouterClient:
                 if message is None:  # the stream has ended: closing it says why
                     break
                 receipt += decode(message.to_pybytes())
-        if receipt.stored + receipt.duplicates != table.num_rows:
+        if receipt.stored + receipt.duplicates + receipt.staged != table.num_rows:
             raise QisError(f"router {self.url} did not acknowledge every packet; send them again")
         return receipt
 

@@ -7,7 +7,7 @@
 `since` and `until` are cursors, the one exclusive and the other inclusive. filters.py says what a filter is; its fields
 need not be among the columns, and `limit` counts the packets that it keeps.
 
-Tickets, command descriptors and ListFlights criteria are all read here.
+Tickets, command descriptors, ListFlights criteria and the bodies of actions are all read here.
 """
 
 import json
@@ -61,15 +61,26 @@ def encode(address: str, **fields: object) -> bytes:
 
 def parse(ticket: bytes) -> Request:
     """The request in a ticket; RequestError or AddressError, in one line, where there is none."""
-    if len(ticket) > MAX_BYTES:
-        raise RequestError(f"request is {len(ticket)} bytes long; at most {MAX_BYTES} are allowed")
-    try:
-        text = ticket.decode()
-    except UnicodeDecodeError as error:
-        raise RequestError(f"request is not UTF-8: byte {error.start} is 0x{ticket[error.start]:02x}") from None
+    text = _text_of(ticket)
     if not text.startswith("{"):
         return Request(Pattern(text))
     return _from_json(_json_object(text))
+
+
+def parse_staging(command: bytes) -> tuple[str, str | None]:
+    """Transaction and address of a DoPut command, {"v": 1, "transaction": ID} and "address" where one is given."""
+    fields = _versioned(_decoded(command), ("v", "transaction", "address"))
+    return _transaction(fields), None if fields.get("address") is None else _text("address", fields["address"])
+
+
+def parse_transaction(body: bytes) -> str:
+    """The transaction to commit or abort: {"transaction": ID}."""
+    return _transaction(_versioned({"v": VERSION, **_decoded(body)}, ("v", "transaction")))
+
+
+def check_begin(body: bytes) -> None:
+    """RequestError where the body of a begin is not {"v": 1}."""
+    _versioned(_decoded(body), ("v",))
 
 
 def within(ticket: bytes, since: int, until: int) -> bytes:
@@ -77,6 +88,22 @@ def within(ticket: bytes, since: int, until: int) -> bytes:
     text = ticket.decode()
     fields = json.loads(text) if text.startswith("{") else {"v": VERSION, "address": text}
     return json.dumps({**fields, "since": since, "until": until}).encode()
+
+
+def _text_of(message: bytes) -> str:
+    if len(message) > MAX_BYTES:
+        raise RequestError(f"request is {len(message)} bytes long; at most {MAX_BYTES} are allowed")
+    try:
+        return message.decode()
+    except UnicodeDecodeError as error:
+        raise RequestError(f"request is not UTF-8: byte {error.start} is 0x{message[error.start]:02x}") from None
+
+
+def _decoded(message: bytes) -> dict[str, Any]:
+    text = _text_of(message)
+    if not text.startswith("{"):
+        raise RequestError(f"request {text!r:.60} is not a JSON object")
+    return _json_object(text)
 
 
 def _json_object(text: str) -> dict[str, Any]:
@@ -92,14 +119,25 @@ def _json_object(text: str) -> dict[str, Any]:
     return fields
 
 
-def _from_json(fields: dict[str, Any]) -> Request:
+def _versioned(fields: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
     if type(fields.get("v")) is not int or fields["v"] != VERSION:
         raise RequestError(
             f"request field 'v': {fields.get('v')!r:.60} is not {VERSION}, the version this router knows"
         )
     for name in fields:
-        if name not in _FIELDS:
-            raise RequestError(f"request field {name!r:.60} is not known to this router; it knows {', '.join(_FIELDS)}")
+        if name not in known:
+            raise RequestError(f"request field {name!r:.60} is not known to this router; it knows {', '.join(known)}")
+    return fields
+
+
+def _transaction(fields: dict[str, Any]) -> str:
+    if "transaction" not in fields:
+        raise RequestError("request field 'transaction' is missing")
+    return _text("transaction", fields["transaction"])
+
+
+def _from_json(fields: dict[str, Any]) -> Request:
+    _versioned(fields, _FIELDS)
     if "address" not in fields:
         raise RequestError("request field 'address' is missing")
     limit, until, where = (fields.get(name) for name in ("limit", "until", "filters"))

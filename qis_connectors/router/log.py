@@ -6,7 +6,7 @@ and nobody waits for a timer. Every stored packet has a cursor, an int64 that gr
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Condition, Thread
@@ -21,6 +21,8 @@ from qis_connectors.router.store import Store, StoreError
 
 MAX_QUEUED_BYTES = 64 << 20
 logger = logging.getLogger(__name__)
+_Done = Callable[[Receipt | StoreError], None]
+_Record = Callable[[apsw.Connection, Receipt], None]
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,15 @@ class _Deposit:
     address: str
     packets: pa.RecordBatch
     size: int
-    done: Callable[[Receipt | StoreError], None]
+    done: _Done
+
+
+@dataclass(frozen=True)
+class _Transaction:
+    parts: Iterable[tuple[str, pa.RecordBatch]]
+    record: _Record
+    done: _Done
+    size: int = 0
 
 
 class PacketLog:
@@ -40,19 +50,28 @@ class PacketLog:
         self._addresses: dict[str, int] = {}
         self._small: Counter[tuple[int, int]] = Counter()  # segments stored since the last merge, by address and span
         self._due: set[tuple[int, int]] = set()
-        self._queue: list[_Deposit] = []
+        self._queue: list[_Deposit | _Transaction] = []
         self._queued_bytes = 0
         self._is_stopped = False
         self._changed = Condition()
         self._thread = Thread(target=self._run, name="qis-log")
         self._thread.start()
 
-    def append(self, address: str, packets: pa.RecordBatch, done: Callable[[Receipt | StoreError], None]) -> None:
+    def append(self, address: str, packets: pa.RecordBatch, done: _Done) -> None:
         """Queue complete packets; `done` hears, from the log's thread, when they are on the disk or why they are not.
 
         Blocks while the queue is full.
         """
-        deposit = _Deposit(address, packets, packets.get_total_buffer_size(), done)
+        self._enqueue(_Deposit(address, packets, packets.get_total_buffer_size(), done))
+
+    def commit(self, parts: Iterable[tuple[str, pa.RecordBatch]], record: _Record, done: _Done) -> None:
+        """Queue addresses and complete packets that become durable, and visible, all at once or not at all.
+
+        In the log's thread `parts` are read one by one, `record` writes into the same commit, `done` hears how it went.
+        """
+        self._enqueue(_Transaction(parts, record, done))
+
+    def _enqueue(self, deposit: _Deposit | _Transaction) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._queued_bytes < MAX_QUEUED_BYTES or self._is_stopped)
             if not self._is_stopped:
@@ -60,7 +79,7 @@ class PacketLog:
                 self._queued_bytes += deposit.size
                 self._changed.notify_all()
                 return
-        done(StoreError("the router is shutting down"))
+        deposit.done(StoreError("the router is shutting down"))
 
     def stop(self) -> bool:
         """Commit what is queued and take no more; reading goes on. False where that has been done before."""
@@ -77,11 +96,14 @@ class PacketLog:
 
     def _run(self) -> None:
         while group := self._next_group():
-            self._commit(group)
+            self._commit([queued for queued in group if isinstance(queued, _Deposit)])
+            for queued in group:
+                if isinstance(queued, _Transaction):
+                    self._commit_transaction(queued)
             while self._due:
                 self._coalesce(*self._due.pop())
 
-    def _next_group(self) -> list[_Deposit]:
+    def _next_group(self) -> list[_Deposit | _Transaction]:
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._is_stopped)
             group, self._queue, self._queued_bytes = self._queue, [], 0
@@ -92,20 +114,41 @@ class PacketLog:
         answers: list[Receipt | StoreError]
         try:
             with self.store.writing():
-                receipts, head = self._write(group)
+                receipts, head = self._write(group, self.head)
             if head // SPAN > self.head // SPAN:
                 self._small.clear()
             answers, self.head = [*receipts], head
         except Exception as error:  # one thread serves everybody: it answers and goes on, whatever happened
             logger.exception("commit of %d deposits failed", len(group))
-            self._addresses.clear()  # what was rolled back must not stay known
-            reason = "the disk is full" if isinstance(error, apsw.FullError) else "its log has the details"
-            answers = [StoreError(f"the router cannot store packets: {reason}")] * len(group)
+            answers = [self._failure(error)] * len(group)
         for deposit, answer in zip(group, answers, strict=True):
             deposit.done(answer)
 
-    def _write(self, group: list[_Deposit]) -> tuple[list[Receipt], int]:
-        head, receipts = self.head, []
+    def _commit_transaction(self, transaction: _Transaction) -> None:
+        answer: Receipt | StoreError
+        head, receipt = self.head, Receipt(cursor=self.head)
+        try:
+            with self.store.writing() as writer:
+                for address, packets in transaction.parts:
+                    (stored,), head = self._write([_Deposit(address, packets, 0, transaction.done)], head)
+                    receipt += stored
+                transaction.record(writer, receipt)
+            if head // SPAN > self.head // SPAN:
+                self._small.clear()
+            answer, self.head = receipt, head
+        except Exception as error:
+            logger.exception("commit of a transaction failed")
+            answer = self._failure(error)
+        transaction.done(answer)
+
+    def _failure(self, error: Exception) -> StoreError:
+        self._addresses.clear()  # what was rolled back must not stay known
+        reason = "the disk is full" if isinstance(error, apsw.FullError) else "its log has the details"
+        return StoreError(f"the router cannot store packets: {reason}")
+
+    def _write(self, group: list[_Deposit], head: int) -> tuple[list[Receipt], int]:
+        """The receipts and the log's new head, where it was `head`."""
+        receipts = []
         gathered: dict[tuple[int, int], list[pa.RecordBatch]] = defaultdict(list)
         for deposit in group:
             new = self._unseen(deposit.packets)
