@@ -12,7 +12,7 @@ compare with in JSON: they know `is null` and `is not null` only.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite
+from sys import float_info
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +27,7 @@ MAX_DEPTH = 16
 MAX_TERMS = 256
 """So many conditions and groups together."""
 
+_LARGEST = float_info.max
 _COMPARISONS: dict[str, Callable[[pa.Array, pa.Scalar], pa.BooleanArray]] = {
     "=": pc.equal,
     "!=": pc.not_equal,
@@ -170,7 +171,8 @@ def _value(value: object, name: str, place: str) -> str | int | float:
             return value
         raise FilterError(place, f"{value!r:.60} is not a whole number of 64 bits")
     if kind == pa.float64():
-        if type(value) in (int, float) and abs(value) < 2**1023 and isfinite(value):  # type: ignore[arg-type]
-            return float(value) + 0.0  # type: ignore[arg-type]
+        # Before float(): JSON can spell whole numbers that no double holds. NaN is in no range.
+        if isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST:
+            return float(value) + 0.0
         raise FilterError(place, f"{value!r:.60} is not a finite number")
     raise FilterError(place, f"a {OUTCOME_PACKET_SCHEMA.field(name).type} field knows 'is null' and 'is not null' only")

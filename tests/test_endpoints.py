@@ -1,6 +1,7 @@
 """A large read in several tickets: disjoint, and together what one read gives at that moment."""
 
 import json
+from itertools import pairwise
 from threading import Event, Thread
 
 import pyarrow as pa
@@ -51,7 +52,7 @@ def test_together_they_are_the_single_read(client, address, request_fields, coun
     assert table.equals(whole.table)
     assert cursor == whole.cursor
     ranges = [(json.loads(ticket)["since"], json.loads(ticket)["until"]) for ticket in tickets]
-    assert all(before[1] == after[0] for before, after in zip(ranges, ranges[1:], strict=False))
+    assert all(before[1] == after[0] for before, after in pairwise(ranges))
 
 
 def test_there_are_at_most_64_of_them(client, monkeypatch):

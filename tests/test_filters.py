@@ -1,6 +1,7 @@
 """Filters: the same rows as SQL's WHERE keeps, refusals by name, and no byte sent for what is not kept."""
 
 import json
+import sys
 
 import duckdb
 import pyarrow as pa
@@ -134,6 +135,7 @@ def nested(depth):
         (["confidence", "<", float("nan")], "request field 'filters (confidence)': nan is not a finite number"),
         (["confidence", "<", float("inf")], "request field 'filters (confidence)': inf is not a finite number"),
         (["confidence", "<", 10**400], "request field 'filters (confidence)': 1000"),
+        (["confidence", "<", True], "request field 'filters (confidence)': True is not a finite number"),
         (["confidence", "<", "0.5"], "request field 'filters (confidence)': '0.5' is not a finite number"),
         (["confidence", "in", 0.5], "request field 'filters (confidence)': 0.5 is not a list of values"),
         (["confidence", "in", []], "request field 'filters (confidence)': [] is not a list of values"),
@@ -160,6 +162,7 @@ def test_what_is_no_filter_is_refused_by_name(tree, line):
 def test_the_largest_filters_are_taken():
     parse(nested(MAX_DEPTH))
     parse({"or": [["context", "is null"]] * (MAX_TERMS - 1)})
+    assert parse(["confidence", "<", sys.float_info.max]).values == (sys.float_info.max,)
 
 
 @pytest.fixture(scope="module")

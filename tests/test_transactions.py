@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from threading import Event, Thread
 
 import pyarrow as pa
@@ -89,9 +90,15 @@ def test_what_is_staged_is_not_seen_and_a_commit_shows_all(client, packets, tmp_
 
 
 def test_an_error_aborts(client, packets, tmp_path):
-    with pytest.raises(ZeroDivisionError), client.transaction() as transaction:
-        transaction.deposit(packets(3))
-        raise ZeroDivisionError
+    transaction = client.transaction()
+
+    def deposit_and_fail():
+        with transaction:
+            transaction.deposit(packets(3))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        deposit_and_fail()
     assert seen(client) == (0, 0, 0)
     assert staged_folders(tmp_path / "router") == []
     transaction.abort()
@@ -144,7 +151,7 @@ def test_bad_packets_are_refused_as_ever(client, packets):
         writer.write_table(good)
         assert json.loads(acks.read().to_pybytes()) == {"stored": 0, "duplicates": 0, "cursor": 0, "staged": 2}
         writer.write_table(bad)
-        with pytest.raises(flight.FlightServerError, match="field 'outcome_decile', row 0: 0 is outside 1..10"):
+        with pytest.raises(flight.FlightServerError, match=r"field 'outcome_decile', row 0: 0 is outside 1..10"):
             writer.close()
     assert transaction.commit() == Receipt(2, 0, 2)
 
@@ -223,6 +230,34 @@ def test_readers_see_all_of_it_or_nothing(client, router, packets):
     stop.set()
     thread.join()
     assert counts <= {0, 8000}
+
+
+def test_what_was_acknowledged_before_the_commit_is_in_it_and_nothing_comes_after(client, router, packets):
+    transaction = client.transaction()
+    staged, refusals = [], []
+
+    def stage(task):
+        with RouterClient(router.url) as executor:
+            joined = executor.transaction(transaction.id)
+            at = 0
+            try:
+                while True:
+                    staged.append(joined.deposit(packets(1, at, node_id=f"site-{task}")).staged)
+                    at += 1
+            except QisError as error:
+                refusals.append(str(error))
+
+    tasks = [Thread(target=stage, args=[task]) for task in range(4)]
+    for task in tasks:
+        task.start()
+    while len(staged) < 40:
+        time.sleep(0.01)
+    receipt = transaction.commit()
+    for task in tasks:
+        task.join()
+    assert receipt.stored == sum(staged) == seen(client)[0]
+    assert len(refusals) == 4
+    assert all("is not open" in line for line in refusals)
 
 
 def test_a_restart_keeps_what_is_staged_and_an_end_in_order_too(tmp_path, packets):

@@ -65,9 +65,8 @@ class PacketLog:
         self._enqueue(_Deposit(address, packets, packets.get_total_buffer_size(), done))
 
     def commit(self, parts: Iterable[tuple[str, pa.RecordBatch]], record: _Record, done: _Done) -> None:
-        """Queue addresses and complete packets that become durable, and visible, all at once or not at all.
-
-        In the log's thread `parts` are read one by one, `record` writes into the same commit, `done` hears how it went.
+        """Queue complete packets, each part for its address, that become durable and visible all at once or not at all:
+        in the log's thread `parts` are read one by one, `record` writes into the same commit, `done` hears the outcome.
         """
         self._enqueue(_Transaction(parts, record, done))
 
@@ -125,7 +124,6 @@ class PacketLog:
             deposit.done(answer)
 
     def _commit_transaction(self, transaction: _Transaction) -> None:
-        answer: Receipt | StoreError
         head, receipt = self.head, Receipt(cursor=self.head)
         try:
             with self.store.writing() as writer:
@@ -135,11 +133,11 @@ class PacketLog:
                 transaction.record(writer, receipt)
             if head // SPAN > self.head // SPAN:
                 self._small.clear()
-            answer, self.head = receipt, head
+            self.head = head
+            transaction.done(receipt)
         except Exception as error:
             logger.exception("commit of a transaction failed")
-            answer = self._failure(error)
-        transaction.done(answer)
+            transaction.done(self._failure(error))
 
     def _failure(self, error: Exception) -> StoreError:
         self._addresses.clear()  # what was rolled back must not stay known

@@ -1,8 +1,8 @@
 """The router's Flight RPCs, thin.
 
     DoPut(path)        deposit; each batch is stored whole or refused whole, and acknowledged once on the disk
-    DoPut(command)     stage in a transaction, {"v": 1, "transaction": ID} and "address" if not each row's own; checked and
-                       acknowledged alike, with {"staged": n}, and seen by nobody until DoAction("commit")
+    DoPut(command)     stage in a transaction, {"v": 1, "transaction": ID} and "address" if not each row's own; checked
+                       and acknowledged alike, with {"staged": n}; seen by nobody until DoAction("commit")
     DoGet(ticket)      packets in the order they were stored; see request.py for what a ticket may say
     ListFlights        the addresses, those that match the criteria where these are given
     GetFlightInfo      tickets for ranges of cursors, to be read side by side: together what one DoGet gives now, and

@@ -75,7 +75,7 @@ class Transactions:
         return name
 
     def stream(self, name: str, address: str | None) -> Append:
-        """What stages complete packets, all for `address` or, without one, each for that of its domain and problem_type.
+        """What stages complete packets, all for `address` or each for that of its domain and problem_type.
 
         TransactionError where the transaction is not open.
         """
