@@ -5,8 +5,8 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-from qis_connectors.client import RouterClient
 
+from qis_connectors.client import RouterClient
 from qis_connectors.delta import PACKET_TABLE_SCHEMA, PacketTable, WriteConflictError
 
 ATTEMPTS = 5

@@ -1,23 +1,21 @@
 """The client side of the wire: the one place that speaks Flight to a router."""
 
 import json
-from collections import defaultdict
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from typing import Any, Self
 
 import pyarrow as pa
 from pyarrow import flight
 
-from qis_connectors import address, packet
 from qis_connectors.connection import Packets, ask, chunks, connect, one_line_errors
 from qis_connectors.errors import QisError
-from qis_connectors.packet import PacketError
+from qis_connectors.outgoing import CHUNK_ROWS, by_address, complete
 from qis_connectors.receipt import Receipt, decode
 from qis_connectors.request import encode
+from qis_connectors.transaction import Transaction
 from qis_connectors.watching import watch
 
-__all__ = ["Packets", "Receipt", "RouterClient"]
-CHUNK_ROWS = 8192
+__all__ = ["Packets", "Receipt", "RouterClient", "Transaction"]
 _ADDRESSES = pa.schema(
     [
         ("address", pa.string()),
@@ -54,23 +52,56 @@ class RouterClient:
         Everything is checked before anything is sent: PacketError names field and row. Sending a packet again is
         harmless. Where the connection breaks midway some are stored: send all of them again.
         """
-        whole = packets if isinstance(packets, pa.Table) else pa.Table.from_batches([packets])
         receipt = Receipt()
-        for name, table in _by_address(_complete(packet.conform(whole))):
+        for name, table in by_address(complete(packets)):
             with one_line_errors(self.url):
-                receipt += self._put(name, table)
+                receipt += self._put(flight.FlightDescriptor.for_path(name), table)
         return receipt
 
+    def transaction(self, id: str | None = None) -> Transaction:  # noqa: A002
+        """A new transaction, or the one that another process has begun and told us the `id` of."""
+        if id is not None:
+            return Transaction(id, self._stage, self._act, is_ours=False)
+        return Transaction(self._act("begin", {"v": 1})["transaction"], self._stage, self._act, is_ours=True)
+
     def read(
-        self, address: str, since: int | None = None, columns: list[str] | None = None, limit: int | None = None
+        self,
+        address: str,
+        since: int | None = None,
+        columns: list[str] | None = None,
+        limit: int | None = None,
+        filters: object = None,
     ) -> Packets:
         """The packets at an address, a prefix or a glob, in the order they were stored.
 
         `since` is a cursor: only what was stored after it. `columns` are fields of OUTCOME_PACKET_SCHEMA, all by
-        default. At most `limit` packets. An address that holds nothing gives an empty table.
+        default. `filters` is a condition such as ["sample_count", ">=", 100] or {"and": [...]}: filters.py has the
+        grammar; what it does not keep is not sent. At most `limit` packets. An address that holds nothing gives an
+        empty table.
         """
+        return self.read_ticket(encode(address, since=since, columns=columns, filters=filters, limit=limit))
+
+    def endpoints(
+        self,
+        address: str,
+        since: int | None = None,
+        columns: list[str] | None = None,
+        limit: int | None = None,
+        filters: object = None,
+    ) -> list[bytes]:
+        """Tickets that together give what `read` would give now, in its order; for readers side by side.
+
+        One ticket for each 128k packets or so, at least 1, at most 64; with a `limit` always one.
+        """
+        command = encode(address, since=since, columns=columns, filters=filters, limit=limit)
         with one_line_errors(self.url):
-            reader = self._client.do_get(flight.Ticket(encode(address, since, columns, limit)))
+            info = self._client.get_flight_info(flight.FlightDescriptor.for_command(command))
+            return [endpoint.ticket.ticket for endpoint in info.endpoints]
+
+    def read_ticket(self, ticket: bytes) -> Packets:
+        """What a ticket gives, such as one of `endpoints`."""
+        with one_line_errors(self.url):
+            reader = self._client.do_get(flight.Ticket(ticket))
             batches, position = [], b""
             for chunk in chunks(reader):
                 batches.append(chunk.data)
@@ -106,9 +137,18 @@ class RouterClient:
         """store (its identity), cursor (of the newest packet), packets, addresses, bytes."""
         return ask(self._client, self.url, "stats")
 
-    def _put(self, name: str, table: pa.Table) -> Receipt:
+    def _act(self, action: str, fields: dict[str, Any]) -> dict[str, Any]:
+        with one_line_errors(self.url):
+            (answer,) = self._client.do_action(flight.Action(action, json.dumps(fields).encode()))
+            return dict(json.loads(answer.body.to_pybytes()))
+
+    def _stage(self, command: bytes, table: pa.Table) -> Receipt:
+        with one_line_errors(self.url):
+            return self._put(flight.FlightDescriptor.for_command(command), table)
+
+    def _put(self, descriptor: flight.FlightDescriptor, table: pa.Table) -> Receipt:
         receipt = Receipt()
-        writer, acks = self._client.do_put(flight.FlightDescriptor.for_path(name), table.schema)
+        writer, acks = self._client.do_put(descriptor, table.schema)
         with writer:
             for batch in table.to_batches(max_chunksize=CHUNK_ROWS):
                 writer.write_batch(batch)
@@ -116,29 +156,6 @@ class RouterClient:
                 if message is None:  # the stream has ended: closing it says why
                     break
                 receipt += decode(message.to_pybytes())
-        if receipt.stored + receipt.duplicates != table.num_rows:
+        if receipt.stored + receipt.duplicates + receipt.staged != table.num_rows:
             raise QisError(f"router {self.url} did not acknowledge every packet; send them again")
         return receipt
-
-
-def _complete(table: pa.Table) -> pa.Table:
-    batches = []
-    rows = 0
-    for batch in table.to_batches(max_chunksize=CHUNK_ROWS):
-        try:
-            batches.append(packet.complete(batch))
-        except PacketError as error:
-            if error.row is None or not rows:
-                raise
-            raise PacketError(error.field, error.reason, rows + error.row) from None
-        rows += batch.num_rows
-    return pa.Table.from_batches(batches, schema=packet.OUTCOME_PACKET_SCHEMA)
-
-
-def _by_address(packets: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    domain, problem_type = (packets[name].combine_chunks() for name in ("domain", "problem_type"))
-    rows = defaultdict(list)
-    for row, name in enumerate(address.column(domain, problem_type).to_pylist()):
-        rows[name].append(row)
-    for name, chosen in rows.items():
-        yield name, packets if len(rows) == 1 else packets.take(chosen)

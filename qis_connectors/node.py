@@ -89,13 +89,15 @@ class Node:
         since: int | None = None,
         columns: list[str] | None = None,
         limit: int | None = None,
+        filters: object = None,
     ) -> pa.Table:
         """Packets at an address, prefix or glob (this node's own address by default), in the order they were stored.
 
         All fields of OUTCOME_PACKET_SCHEMA or the `columns` asked for; only those stored after the cursor `since`
-        (a Receipt has one); at most `limit`.
+        (a Receipt has one); at most `limit`. `filters`, a condition such as ["sample_count", ">=", 100] or
+        {"and": [...]}, is applied by the router: filters.py has the grammar.
         """
-        return self._client.read(address or self.address, since, columns, limit).table
+        return self._client.read(address or self.address, since, columns, limit, filters).table
 
     def watch(self, address: str | None = None, since: int | None = None) -> Generator[pa.Table, None, None]:
         """What `query` gives, then what arrives, as it arrives: one or more packets a table, each packet once.

@@ -10,19 +10,24 @@ from qis_connectors.errors import QisError
 class Receipt:
     """The packets are on the router's disk: `stored` new ones, `duplicates` that it had already.
 
-    All of them stand at or before `cursor` in the router's log.
+    All of them stand at or before `cursor` in the router's log. Those `staged` are on the disk too, and unseen until
+    their transaction is committed.
     """
 
     stored: int = 0
     duplicates: int = 0
     cursor: int = 0
+    staged: int = 0
 
     def __add__(self, other: "Receipt") -> "Receipt":
         stored, duplicates = self.stored + other.stored, self.duplicates + other.duplicates
-        return Receipt(stored, duplicates, max(self.cursor, other.cursor))
+        return Receipt(stored, duplicates, max(self.cursor, other.cursor), self.staged + other.staged)
 
     def encode(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
+        fields = asdict(self)
+        if not self.staged:  # clients outside transactions need not know of it
+            del fields["staged"]
+        return json.dumps(fields).encode()
 
 
 def decode(message: bytes) -> Receipt:
@@ -30,7 +35,7 @@ def decode(message: bytes) -> Receipt:
     fields = json.loads(message)
     if "error" in fields:
         raise QisError(str(fields["error"]))
-    return Receipt(fields["stored"], fields["duplicates"], fields["cursor"])
+    return Receipt(fields["stored"], fields["duplicates"], fields["cursor"], fields.get("staged", 0))
 
 
 def encode_failure(line: str) -> bytes:

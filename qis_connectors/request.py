@@ -1,9 +1,13 @@
 """What a reader may ask for: a plain UTF-8 address, prefix or glob, or a JSON object that says more.
 
     clinical.tuberculosis/bcg_vaccine
-    {"v": 1, "address": "clinical.*", "since": 1200, "columns": ["node_id", "metric_delta"], "limit": 100}
+    {"v": 1, "address": "clinical.*", "since": 1200, "until": 9000, "columns": ["node_id", "metric_delta"],
+     "filters": ["sample_count", ">=", 100], "limit": 100}
 
-Tickets, command descriptors and ListFlights criteria are all read here.
+`since` and `until` are cursors, the one exclusive and the other inclusive. filters.py says what a filter is; its fields
+need not be among the columns, and `limit` counts the packets that it keeps.
+
+Tickets, command descriptors, ListFlights criteria and the bodies of actions are all read here.
 """
 
 import json
@@ -12,12 +16,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from qis_connectors import filters as filter_grammar
 from qis_connectors.address import Pattern
 from qis_connectors.errors import QisError
+from qis_connectors.filters import Filter
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
 
 VERSION = 1
-_FIELDS = ("v", "address", "since", "columns", "limit")
+MAX_BYTES = 256 << 10
+_FIELDS = ("v", "address", "since", "until", "columns", "filters", "limit")
 
 
 class RequestError(QisError):
@@ -26,34 +33,77 @@ class RequestError(QisError):
 
 @dataclass(frozen=True)
 class Request:
-    """`since` is a cursor: only packets stored after it. `limit` counts packets, the earliest stored come first."""
+    """Packets stored after the cursor `since`, up to the cursor `until` and there included, that `where` keeps.
+
+    `limit` counts the packets kept; the earliest stored come first.
+    """
 
     pattern: Pattern
     since: int = 0
     columns: tuple[str, ...] = tuple(OUTCOME_PACKET_SCHEMA.names)
     limit: int | None = None
+    until: int | None = None
+    where: Filter | None = None
 
     @property
     def schema(self) -> pa.Schema:
         return pa.schema([OUTCOME_PACKET_SCHEMA.field(name) for name in self.columns])
 
 
-def encode(address: str, since: int | None, columns: list[str] | None, limit: int | None) -> bytes:
-    """The JSON form, with the fields that are given."""
-    given = {"since": since, "columns": columns, "limit": limit}
-    fields = {name: value for name, value in given.items() if value is not None}
-    return json.dumps({"v": VERSION, "address": address, **fields}).encode()
+def encode(address: str, **fields: object) -> bytes:
+    """The JSON form, with the fields that are not None; RequestError where JSON cannot say one of them."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    try:
+        return json.dumps({"v": VERSION, "address": address, **given}).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RequestError(f"request is not JSON: {error}") from None
 
 
 def parse(ticket: bytes) -> Request:
     """The request in a ticket; RequestError or AddressError, in one line, where there is none."""
-    try:
-        text = ticket.decode()
-    except UnicodeDecodeError as error:
-        raise RequestError(f"request is not UTF-8: byte {error.start} is 0x{ticket[error.start]:02x}") from None
+    text = _text_of(ticket)
     if not text.startswith("{"):
         return Request(Pattern(text))
     return _from_json(_json_object(text))
+
+
+def parse_staging(command: bytes) -> tuple[str, str | None]:
+    """Transaction and address of a DoPut command, {"v": 1, "transaction": ID} and "address" where one is given."""
+    fields = _versioned(_decoded(command), ("v", "transaction", "address"))
+    return _transaction(fields), None if fields.get("address") is None else _text("address", fields["address"])
+
+
+def parse_transaction(body: bytes) -> str:
+    """The transaction to commit or abort: {"transaction": ID}."""
+    return _transaction(_versioned({"v": VERSION, **_decoded(body)}, ("v", "transaction")))
+
+
+def check_begin(body: bytes) -> None:
+    """RequestError where the body of a begin is not {"v": 1}."""
+    _versioned(_decoded(body), ("v",))
+
+
+def within(ticket: bytes, since: int, until: int) -> bytes:
+    """The request in a ticket that `parse` has taken, for these cursors only."""
+    text = ticket.decode()
+    fields = json.loads(text) if text.startswith("{") else {"v": VERSION, "address": text}
+    return json.dumps({**fields, "since": since, "until": until}).encode()
+
+
+def _text_of(message: bytes) -> str:
+    if len(message) > MAX_BYTES:
+        raise RequestError(f"request is {len(message)} bytes long; at most {MAX_BYTES} are allowed")
+    try:
+        return message.decode()
+    except UnicodeDecodeError as error:
+        raise RequestError(f"request is not UTF-8: byte {error.start} is 0x{message[error.start]:02x}") from None
+
+
+def _decoded(message: bytes) -> dict[str, Any]:
+    text = _text_of(message)
+    if not text.startswith("{"):
+        raise RequestError(f"request {text!r:.60} is not a JSON object")
+    return _json_object(text)
 
 
 def _json_object(text: str) -> dict[str, Any]:
@@ -63,26 +113,41 @@ def _json_object(text: str) -> dict[str, Any]:
         raise RequestError(f"request is not JSON: {error.msg} at byte {error.pos}") from None
     except RecursionError:
         raise RequestError("request is not JSON this router reads: it is nested too deeply") from None
+    except ValueError:
+        raise RequestError("request is not JSON this router reads: it has a number of thousands of digits") from None
     assert isinstance(fields, dict)  # it starts with a brace
     return fields
 
 
-def _from_json(fields: dict[str, Any]) -> Request:
+def _versioned(fields: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
     if type(fields.get("v")) is not int or fields["v"] != VERSION:
         raise RequestError(
             f"request field 'v': {fields.get('v')!r:.60} is not {VERSION}, the version this router knows"
         )
     for name in fields:
-        if name not in _FIELDS:
-            raise RequestError(f"request field {name!r:.60} is not known to this router; it knows {', '.join(_FIELDS)}")
+        if name not in known:
+            raise RequestError(f"request field {name!r:.60} is not known to this router; it knows {', '.join(known)}")
+    return fields
+
+
+def _transaction(fields: dict[str, Any]) -> str:
+    if "transaction" not in fields:
+        raise RequestError("request field 'transaction' is missing")
+    return _text("transaction", fields["transaction"])
+
+
+def _from_json(fields: dict[str, Any]) -> Request:
+    _versioned(fields, _FIELDS)
     if "address" not in fields:
         raise RequestError("request field 'address' is missing")
-    limit = fields.get("limit")
+    limit, until, where = (fields.get(name) for name in ("limit", "until", "filters"))
     return Request(
         Pattern(_text("address", fields["address"])),
         _integer("since", fields.get("since", 0), least=0),
         _columns(fields.get("columns", OUTCOME_PACKET_SCHEMA.names)),
         None if limit is None else _integer("limit", limit, least=1),
+        None if until is None else _integer("until", until, least=0),
+        None if where is None else filter_grammar.parse(where),
     )
 
 

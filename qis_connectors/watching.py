@@ -39,7 +39,7 @@ def watch(url: str, store: str, request: tuple[str, int | None, list[str] | None
                 if found != store:
                     logger.warning("router %s has another store than before: reading it from its beginning", url)
                     store, since = found, None
-                with closing(_follow(client, url, encode(address, since, columns, None))) as messages:
+                with closing(_follow(client, url, encode(address, since=since, columns=columns))) as messages:
                     for packets in messages:
                         if failures:
                             logger.info("router %s is back", url)

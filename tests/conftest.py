@@ -8,7 +8,7 @@ from qis_connectors.packet import INTERCHANGE_SCHEMA
 from qis_connectors.router import Router
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def packet_row():
     """packet_row(**changes): the fifteen fields of one valid packet, as a dict."""
 
@@ -35,7 +35,7 @@ def packet_row():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def packets(packet_row):
     """packets(n, start=0, **changes): a fifteen-field table of n packets, one millisecond apart from `start` on."""
 

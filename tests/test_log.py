@@ -4,13 +4,14 @@ import apsw
 import pyarrow as pa
 import pytest
 
-from qis_connectors import packet
+from qis_connectors import filters, packet
 from qis_connectors.address import Pattern
 from qis_connectors.receipt import Receipt
 from qis_connectors.router.log import PacketLog
 from qis_connectors.router.reading import read
 from qis_connectors.router.segment import CURSOR, SPAN, due_for_merge
 from qis_connectors.router.store import Store, StoreError
+from qis_connectors.router.transactions import Transactions
 
 HERE = "clinical.tuberculosis/bcg_vaccine"
 ELSEWHERE = "clinical.tuberculosis/other"
@@ -129,6 +130,33 @@ def test_no_segment_crosses_a_span_and_order_holds_across_spans(log, packets):
     assert times(batches_of(log)) == list(range(8))
     assert times(batches_of(log, HERE)) == [0, 1, 5, 6, 7]
     assert times(batches_of(log, since=SPAN)) == [3, 4, 5, 6, 7]
+
+
+def test_a_stretch_with_nothing_to_keep_shows_as_a_cursor_that_moves_on(log, packets):
+    for span in range(4):
+        log.head = max(log.head, span * SPAN)
+        append(log, packets(2, 10 * span))
+        append(log, packets(2, 10 * span + 5, problem_type="other"), ELSEWHERE)
+    where = filters.parse(["timestamp_utc", "in", [1_700_000_000_001, 1_700_000_000_035]])
+    found = list(read(log, Pattern("*"), ["timestamp_utc"], where=where))
+    assert [batch["timestamp_utc"].to_pylist() for batch, _ in found] == [
+        [1_700_000_000_001],
+        [],
+        [],
+        [1_700_000_000_035],
+    ]
+    assert [cursor for _, cursor in found] == [SPAN - 1, 2 * SPAN - 1, 3 * SPAN - 1, log.head]
+    assert all(times(read(log, Pattern("*"), ["timestamp_utc"], at, where=where)) == [35] for _, at in found[:-1])
+
+
+def test_a_store_from_before_there_were_transactions_is_taken(tmp_path):
+    Store(tmp_path).close()
+    with apsw.Connection(str(tmp_path / "packets.db")) as database:
+        database.execute("DROP TABLE committed")
+    database.close()
+    log = PacketLog(tmp_path)
+    assert Transactions(log).begin()
+    log.close()
 
 
 def test_a_full_disk_refuses_and_recovers(log, packets):

@@ -162,7 +162,7 @@ def test_a_batch_has_an_upper_limit(client, packets):
 @pytest.mark.parametrize(
     ("descriptor", "line"),
     [
-        (flight.FlightDescriptor.for_command(b"tx"), "a deposit names its address as a path; this router takes no"),
+        (flight.FlightDescriptor.for_command(b"tx"), "request 'tx' is not a JSON object"),
         (flight.FlightDescriptor.for_path("clinical"), "address 'clinical' has no problem type"),
         (flight.FlightDescriptor.for_path("a", ""), "address 'a/' has an empty or dotted segment ''"),
         (flight.FlightDescriptor.for_path("a", "b*"), "segment 'b*' of address 'a/b*' is not percent-encoded UTF-8"),
@@ -235,7 +235,7 @@ def test_flight_info_is_what_do_get_gives(client, packets, router):
 
 def test_actions(client, packets, router):
     put(client, packets(5))
-    assert [action.type for action in client.list_actions()] == ["health", "stats"]
+    assert [action.type for action in client.list_actions()] == ["health", "stats", "begin", "commit", "abort"]
     (health,), (stats,) = (list(client.do_action(name)) for name in ("health", "stats"))
     assert json.loads(health.body.to_pybytes()) == {"status": "ok", "store": router.store, "cursor": 5}
     found = json.loads(stats.body.to_pybytes())

@@ -1,29 +1,35 @@
 """One DoPut stream: every batch is checked whole, stored whole and acknowledged once it is on the disk."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 from pyarrow import flight
 
-from qis_connectors import address, packet
+from qis_connectors import packet
 from qis_connectors.errors import QisError
 from qis_connectors.packet import PacketError
+from qis_connectors.receipt import Receipt
 from qis_connectors.router.acks import Acks
-from qis_connectors.router.log import PacketLog
 
 MAX_ROWS = 65_536
 MAX_BYTES = 64 << 20
 PATIENCE_SECONDS = 1.0
 
+Append = Callable[[pa.RecordBatch, Callable[[Receipt | QisError], None]], None]
+"""Takes complete packets, and whom to tell when they are safe on the disk or why they are not."""
+
 
 def receive(
-    log: PacketLog, name: str, reader: flight.MetadataRecordBatchReader, writer: flight.FlightMetadataWriter
+    append: Append,
+    problem: tuple[str, ...] | None,
+    reader: flight.MetadataRecordBatchReader,
+    writer: flight.FlightMetadataWriter,
 ) -> None:
-    """Store the batches that arrive for the address `name`.
+    """Hand the batches that arrive, checked, to `append`, which stores or stages them and says so once they are safe.
 
-    Raises PacketError on the first bad batch, of which nothing is stored; the batches before it stay.
+    `problem` is the domain and problem_type that every row must name, where there are such. Raises PacketError on the
+    first bad batch, of which nothing is stored; the batches before it stay.
     """
-    problem = address.parts(name)[:2]
     acks = Acks(writer)
     try:
         for batch in _batches(reader):
@@ -31,7 +37,7 @@ def receive(
             if acks.failure:
                 raise acks.failure
             acks.expect()
-            log.append(name, packets, acks.put)
+            append(packets, acks.put)
     except QisError as error:
         if not acks.finish(PATIENCE_SECONDS):
             # Unread acknowledgements stand before the refusal on the wire. Whether the client reads them first or
@@ -65,7 +71,7 @@ def _discard(reader: flight.MetadataRecordBatchReader) -> None:
         return
 
 
-def _admit(batch: pa.RecordBatch, problem: tuple[str, ...]) -> pa.RecordBatch:
+def _admit(batch: pa.RecordBatch, problem: tuple[str, ...] | None) -> pa.RecordBatch:
     """The batch, completed; PacketError where it is too large, not valid or does not belong to this address."""
     if batch.num_rows > MAX_ROWS:
         raise PacketError("batch", f"has {batch.num_rows} rows; at most {MAX_ROWS} are allowed")
@@ -74,7 +80,7 @@ def _admit(batch: pa.RecordBatch, problem: tuple[str, ...]) -> pa.RecordBatch:
     if size > MAX_BYTES:
         raise PacketError("batch", f"is {size} bytes long; at most {MAX_BYTES} are allowed")
     packets = packet.complete(batch)
-    for field, wanted in zip(("domain", "problem_type"), problem, strict=True):
+    for field, wanted in zip(("domain", "problem_type"), problem, strict=True) if problem else ():
         values = packets[field].to_pylist()
         for value in set(values) - {wanted}:
             reason = f"{value!r:.60} is not the {wanted!r:.60} of the address it is deposited at"

@@ -21,6 +21,9 @@ def check(log: PacketLog, request: Request) -> None:
     """RequestError where this cannot be followed."""
     if request.limit is not None:
         raise RequestError("request field 'limit': what arrives has no end to count to; a DoGet takes a limit")
+    for name, given in (("filters", request.where), ("until", request.until)):
+        if given is not None:
+            raise RequestError(f"request field {name!r}: this router has it for a DoGet only")
     if request.since > log.head:
         raise RequestError(
             f"request field 'since': {request.since} is beyond the end of this store, {log.head}; is it another's?"

@@ -70,10 +70,14 @@ class Channel:
         names = list(self.request.columns)
         if names != batches[0].schema.names:
             batches = [batch.select(names) for batch in batches]
-        before, self.last = self.last, _Group(cursor, batches)
+        self.append(_Group(cursor, batches))
+        return sum(batch.get_total_buffer_size() + _BATCH_BYTES for batch in batches)
+
+    def append(self, group: _Group) -> None:
+        """For the feed, which holds the lock."""
+        before, self.last = self.last, group
         before.next = self.last
         self.ring()
-        return sum(batch.get_total_buffer_size() + _BATCH_BYTES for batch in batches)
 
     def ring(self) -> None:
         # A lock as a bell: only its reader takes it, only the feed's holder gives it back. With a Condition a hundred
@@ -166,6 +170,13 @@ class Feed:
                 group, size = self._kept.popleft()
                 group.drop()
                 self._kept_bytes -= size
+
+    def pass_over(self, head: int) -> None:
+        """Packets up to `head` are stored not kept here: a group without any sends readers to the store."""
+        with self.lock:
+            self.head = head
+            for channel in self._channels.values():
+                channel.append(_Group(head, []))
 
     def close(self) -> None:
         """Nothing more will come; whoever waits need not."""

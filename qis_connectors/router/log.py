@@ -6,7 +6,7 @@ and nobody waits for a timer. Every stored packet has a cursor, an int64 that gr
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Condition, Thread
@@ -22,6 +22,8 @@ from qis_connectors.router.store import Store, StoreError
 
 MAX_QUEUED_BYTES = 64 << 20
 logger = logging.getLogger(__name__)
+_Done = Callable[[Receipt | StoreError], None]
+_Record = Callable[[apsw.Connection, Receipt], None]
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,15 @@ class _Deposit:
     address: str
     packets: pa.RecordBatch
     size: int
-    done: Callable[[Receipt | StoreError], None]
+    done: _Done
+
+
+@dataclass(frozen=True)
+class _Transaction:
+    parts: Iterable[tuple[str, pa.RecordBatch]]
+    record: _Record
+    done: _Done
+    size: int = 0
 
 
 class PacketLog:
@@ -42,19 +52,27 @@ class PacketLog:
         self._addresses: dict[str, int] = {}
         self._small: Counter[tuple[int, int]] = Counter()  # segments stored since the last merge, by address and span
         self._due: set[tuple[int, int]] = set()
-        self._queue: list[_Deposit] = []
+        self._queue: list[_Deposit | _Transaction] = []
         self._queued_bytes = 0
         self._is_stopped = False
         self._changed = Condition()
         self._thread = Thread(target=self._run, name="qis-log")
         self._thread.start()
 
-    def append(self, address: str, packets: pa.RecordBatch, done: Callable[[Receipt | StoreError], None]) -> None:
+    def append(self, address: str, packets: pa.RecordBatch, done: _Done) -> None:
         """Queue complete packets; `done` hears, from the log's thread, when they are on the disk or why they are not.
 
         Blocks while the queue is full.
         """
-        deposit = _Deposit(address, packets, packets.get_total_buffer_size(), done)
+        self._enqueue(_Deposit(address, packets, packets.get_total_buffer_size(), done))
+
+    def commit(self, parts: Iterable[tuple[str, pa.RecordBatch]], record: _Record, done: _Done) -> None:
+        """Queue complete packets, each part for its address, that become durable and visible all at once or not at all:
+        in the log's thread `parts` are read one by one, `record` writes into the same commit, `done` hears the outcome.
+        """
+        self._enqueue(_Transaction(parts, record, done))
+
+    def _enqueue(self, deposit: _Deposit | _Transaction) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._queued_bytes < MAX_QUEUED_BYTES or self._is_stopped)
             if not self._is_stopped:
@@ -62,7 +80,7 @@ class PacketLog:
                 self._queued_bytes += deposit.size
                 self._changed.notify_all()
                 return
-        done(StoreError("the router is shutting down"))
+        deposit.done(StoreError("the router is shutting down"))
 
     def stop(self) -> bool:
         """Commit what is queued and take no more; reading goes on. False where that has been done before."""
@@ -80,11 +98,14 @@ class PacketLog:
 
     def _run(self) -> None:
         while group := self._next_group():
-            self._commit(group)
+            self._commit([queued for queued in group if isinstance(queued, _Deposit)])
+            for queued in group:
+                if isinstance(queued, _Transaction):
+                    self._commit_transaction(queued)
             while self._due:
                 self._coalesce(*self._due.pop())
 
-    def _next_group(self) -> list[_Deposit]:
+    def _next_group(self) -> list[_Deposit | _Transaction]:
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._is_stopped)
             group, self._queue, self._queued_bytes = self._queue, [], 0
@@ -96,24 +117,46 @@ class PacketLog:
         stored: list[tuple[str, pa.RecordBatch]] = []
         try:
             with self.store.writing():
-                receipts, head = self._write(group, stored)
+                receipts, head = self._write(group, self.head, stored)
             if head // SPAN > self.head // SPAN:
                 self._small.clear()
             answers, self.head = [*receipts], head
         except Exception as error:  # one thread serves everybody: it answers and goes on, whatever happened
             logger.exception("commit of %d deposits failed", len(group))
-            self._addresses.clear()  # what was rolled back must not stay known
-            reason = "the disk is full" if isinstance(error, apsw.FullError) else "its log has the details"
-            answers = [StoreError(f"the router cannot store packets: {reason}")] * len(group)
+            answers = [self._failure(error)] * len(group)
             stored.clear()
         for deposit, answer in zip(group, answers, strict=True):
             deposit.done(answer)
         if stored:  # after the acknowledgements: a depositor does not wait until a hundred readers are awake
             self.feed.publish(stored, self.head)
 
-    def _write(self, group: list[_Deposit], stored: list[tuple[str, pa.RecordBatch]]) -> tuple[list[Receipt], int]:
-        """What each deposit is answered with, and the new head; the new packets go to `stored` as well."""
-        head, receipts = self.head, []
+    def _commit_transaction(self, transaction: _Transaction) -> None:
+        head, receipt = self.head, Receipt(cursor=self.head)
+        try:
+            with self.store.writing() as writer:
+                for address, packets in transaction.parts:
+                    (stored,), head = self._write([_Deposit(address, packets, 0, transaction.done)], head)
+                    receipt += stored
+                transaction.record(writer, receipt)
+            if head // SPAN > self.head // SPAN:
+                self._small.clear()
+            self.head = head
+            transaction.done(receipt)
+            self.feed.pass_over(head)  # it may be larger than memory: who waits reads it from the store
+        except Exception as error:
+            logger.exception("commit of a transaction failed")
+            transaction.done(self._failure(error))
+
+    def _failure(self, error: Exception) -> StoreError:
+        self._addresses.clear()  # what was rolled back must not stay known
+        reason = "the disk is full" if isinstance(error, apsw.FullError) else "its log has the details"
+        return StoreError(f"the router cannot store packets: {reason}")
+
+    def _write(
+        self, group: list[_Deposit], head: int, stored: list[tuple[str, pa.RecordBatch]] | None = None
+    ) -> tuple[list[Receipt], int]:
+        """The receipts and the log's new head, where it was `head`; what is new goes to `stored` as well."""
+        receipts = []
         gathered: dict[tuple[int, int], list[pa.RecordBatch]] = defaultdict(list)
         for deposit in group:
             new = self._unseen(deposit.packets)
@@ -121,7 +164,8 @@ class PacketLog:
                 first = _place(head, new.num_rows)
                 head = first + new.num_rows - 1
                 gathered[self._address(deposit.address), first // SPAN].append(segment.number(new, first))
-                stored.append((deposit.address, new))
+                if stored is not None:
+                    stored.append((deposit.address, new))
             receipts.append(Receipt(new.num_rows, deposit.packets.num_rows - new.num_rows, head))
         for (address, span), batches in gathered.items():
             segment.insert(self.store.writer, address, batches)

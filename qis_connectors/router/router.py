@@ -10,6 +10,7 @@ import pyarrow as pa
 from qis_connectors.router.listen import ListenError, authority, cut_connections, endpoint, wait_for_signal
 from qis_connectors.router.log import PacketLog
 from qis_connectors.router.service import Service
+from qis_connectors.router.transactions import Transactions
 
 GRACE_SECONDS = 2.0
 
@@ -24,8 +25,9 @@ class Router:
         host, port = endpoint(listen)
         # Before the server: pyarrow answers calls while its constructor is still running.
         self._packets = PacketLog(store)
+        self._transactions = Transactions(self._packets)
         try:
-            self._server = Service(f"grpc://{authority(host, port)}", self._packets)
+            self._server = Service(f"grpc://{authority(host, port)}", self._packets, self._transactions)
         except pa.ArrowException as error:
             self._packets.close()
             raise ListenError(f"cannot listen on {listen}: {str(error).splitlines()[0]}") from None
@@ -46,6 +48,7 @@ class Router:
             self._server.shutdown()
             cut.cancel()
             cut.join()
+            self._transactions.close()
             self._packets.close()
 
     def serve(self) -> None:

@@ -1,10 +1,15 @@
 """The router's Flight RPCs, thin.
 
     DoPut(path)        deposit; each batch is stored whole or refused whole, and acknowledged once on the disk
+    DoPut(command)     stage in a transaction, {"v": 1, "transaction": ID} and "address" if not each row's own; checked
+                       and acknowledged alike, with {"staged": n}; seen by nobody until DoAction("commit")
     DoGet(ticket)      packets in the order they were stored; see request.py for what a ticket may say
     ListFlights        the addresses, those that match the criteria where these are given
-    DoExchange          what a ticket asks for, here as the command, then what arrives, until the reader cancels
-    GetFlightInfo, GetSchema, DoAction("health"), DoAction("stats")
+    DoExchange         what a ticket asks for, here as the command, then what arrives, until the reader cancels
+    GetFlightInfo      tickets for ranges of cursors, to be read side by side: together what one DoGet gives now, and
+                       nothing that is stored later; about 128k packets each, 64 at most, on this same server
+    GetSchema
+    DoAction           health, stats; begin, commit, abort: see transactions.py
 
 An acknowledgement is JSON in app_metadata, one a batch: {"stored": n, "duplicates": m, "cursor": c}.
 Each batch of a DoGet has app_metadata {"cursor": N, "store": ID}: everything that matches up to N has been sent, and
@@ -17,7 +22,8 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import flight
@@ -26,13 +32,21 @@ from qis_connectors import address
 from qis_connectors.address import Pattern
 from qis_connectors.errors import QisError
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
-from qis_connectors.request import Request, RequestError, parse
+from qis_connectors.request import Request, RequestError, check_begin, parse, parse_staging, parse_transaction, within
 from qis_connectors.router import exchange
-from qis_connectors.router.deposit import receive
+from qis_connectors.router.deposit import Append, receive
+from qis_connectors.router.endpoints import ranges
 from qis_connectors.router.log import PacketLog
 from qis_connectors.router.reading import Summary, read, summaries
+from qis_connectors.router.transactions import Transactions
 
-_ACTIONS = {"health": "whether the router serves, and which store", "stats": "what the store holds"}
+_ACTIONS = {
+    "health": "whether the router serves, and which store",
+    "stats": "what the store holds",
+    "begin": 'a new transaction; {"v": 1} gives {"transaction": ID}',
+    "commit": 'all of a transaction becomes visible; {"transaction": ID} gives its receipt, however often',
+    "abort": 'all of a transaction is dropped; {"transaction": ID}',
+}
 logger = logging.getLogger(__name__)
 
 
@@ -51,8 +65,9 @@ def _short_errors() -> Iterator[None]:
 
 
 class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships no types
-    def __init__(self, location: str, packets: PacketLog) -> None:
+    def __init__(self, location: str, packets: PacketLog, transactions: Transactions) -> None:
         self._packets = packets
+        self._transactions = transactions
         super().__init__(location)
 
     @_short_errors()
@@ -63,9 +78,15 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
         reader: flight.MetadataRecordBatchReader,
         writer: flight.FlightMetadataWriter,
     ) -> None:
-        if descriptor.descriptor_type != flight.DescriptorType.PATH:
-            raise RequestError("a deposit names its address as a path; this router takes no command descriptor")
-        receive(self._packets, address.check(_path(descriptor)), reader, writer)
+        append: Append
+        name: str | None
+        if descriptor.descriptor_type == flight.DescriptorType.PATH:
+            name = address.check(_path(descriptor))
+            append = partial(self._packets.append, name)
+        else:
+            transaction, name = parse_staging(descriptor.command or b"")
+            append = self._transactions.stream(transaction, name and address.check(name))
+        receive(append, address.parts(name)[:2] if name else None, reader, writer)
 
     @_short_errors()
     def do_get(self, _: flight.ServerCallContext, ticket: flight.Ticket) -> flight.GeneratorStream:
@@ -81,15 +102,16 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
     def get_flight_info(self, _: flight.ServerCallContext, descriptor: flight.FlightDescriptor) -> flight.FlightInfo:
         ticket = _ticket(descriptor)
         request = parse(ticket)
+        parts = ranges(self._packets, request)
         found = summaries(self._packets.store, request.pattern)
-        is_part = request.since > 0 or request.limit is not None
+        is_part = request.since > 0 or (request.limit, request.until, request.where) != (None, None, None)
         return flight.FlightInfo(
             request.schema,
             descriptor,
-            [flight.FlightEndpoint(ticket, [])],
+            [flight.FlightEndpoint(within(ticket, *part), []) for part in parts],
             None if is_part else sum(summary.packets for summary in found),
             None if is_part else sum(summary.bytes for summary in found),
-            app_metadata=json.dumps(self._position()),
+            app_metadata=json.dumps({"store": self._packets.store.identity, "cursor": parts[-1][1]}),
         )
 
     def get_schema(self, _: flight.ServerCallContext, descriptor: flight.FlightDescriptor) -> flight.SchemaResult:
@@ -105,6 +127,8 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
             return [json.dumps({"status": "ok", **self._position()}).encode()]
         if action.type == "stats":
             return [json.dumps(self._stats()).encode()]
+        if action.type in ("begin", "commit", "abort"):
+            return [json.dumps(self._transact(action.type, action.body.to_pybytes())).encode()]
         raise RequestError(f"action {action.type!r:.60} is not known to this router; it knows {', '.join(_ACTIONS)}")
 
     @_short_errors()
@@ -130,8 +154,27 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
 
     def _stream(self, request: Request) -> Iterator[tuple[pa.RecordBatch, bytes]]:
         with _short_errors():
-            for batch, cursor in read(self._packets, request.pattern, request.columns, request.since, request.limit):
+            found = read(
+                self._packets,
+                request.pattern,
+                request.columns,
+                request.since,
+                request.limit,
+                request.until,
+                request.where,
+            )
+            for batch, cursor in found:
                 yield batch, _reached(cursor, self._packets.store.identity)
+
+    def _transact(self, action: str, body: bytes) -> dict[str, Any]:
+        if action == "begin":
+            check_begin(body)
+            return {"transaction": self._transactions.begin()}
+        transaction = parse_transaction(body)
+        if action == "commit":
+            return {"transaction": transaction, **json.loads(self._transactions.commit(transaction).encode())}
+        self._transactions.abort(transaction)
+        return {"transaction": transaction}
 
     def _position(self) -> dict[str, str | int]:
         return {"store": self._packets.store.identity, "cursor": self._packets.head}

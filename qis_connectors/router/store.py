@@ -32,6 +32,10 @@ CREATE TABLE segment(
 );
 CREATE INDEX segment_by_address ON segment(address, first);
 """
+# On its own, for the stores of format 1 that were made before there were transactions.
+_COMMITTED = """
+CREATE TABLE IF NOT EXISTS committed(id TEXT PRIMARY KEY, receipt TEXT NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
+"""
 
 
 class StoreError(QisError):
@@ -127,3 +131,4 @@ def _prepare(connection: apsw.Connection, folder: Path) -> None:
             connection.execute("INSERT INTO identity VALUES (?)", (str(uuid4()),))
             connection.pragma("application_id", _MARK)
             connection.pragma("user_version", FORMAT)
+    connection.execute(_COMMITTED)

@@ -1,0 +1,174 @@
+"""Transactions: packets staged on the disk where no reader sees them, until one commit stores all of them or an abort
+drops them. Spark's tasks stage, its driver commits; a task that ran twice leaves packets that the commit knows again.
+
+An open transaction is a SQLite database of its own, `staged/ID/packets.db` in the store's folder: its fsyncs keep no
+depositor waiting, and dropping it gives the room back at once. The commit writes the packets, and the ID with its
+receipt, in one SQLite transaction of the store: what a crash left of a transaction whose ID stands there is rubbish.
+"""
+
+import logging
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from threading import Lock
+from uuid import uuid4
+
+import apsw
+import pyarrow as pa
+
+from qis_connectors.errors import QisError
+from qis_connectors.outgoing import by_address
+from qis_connectors.receipt import Receipt, decode
+from qis_connectors.router.deposit import Append
+from qis_connectors.router.log import PacketLog
+from qis_connectors.router.staging import Staging
+from qis_connectors.router.store import StoreError
+
+IDLE_SECONDS = 3600
+"""A transaction nobody has staged in for longer is aborted, when next any transaction is begun, joined or ended."""
+
+MAX_OPEN = 100
+REMEMBERED_SECONDS = 7 * 86_400
+"""A commit is answered again with its receipt for so long."""
+
+_ID = re.compile(r"[0-9a-f]{32}")
+logger = logging.getLogger(__name__)
+
+
+class TransactionError(QisError):
+    """The transaction is not open, or too many are."""
+
+
+class Transactions:
+    """Those of one log; the ones that were open when the router ended are open again."""
+
+    def __init__(self, log: PacketLog) -> None:
+        self._log = log
+        self._folder = log.store.folder / "staged"
+        self._open: dict[str, Staging] = {}
+        self._changing = Lock()
+        for folder in self._folder.glob("*"):
+            if not _ID.fullmatch(folder.name) or self._receipt(folder.name):
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                self._open[folder.name] = Staging(folder)
+
+    def begin(self) -> str:
+        """The ID of a new transaction; TransactionError where MAX_OPEN are open."""
+        self._abort_idle()
+        with self._changing:
+            if len(self._open) >= MAX_OPEN:
+                raise TransactionError(f"{MAX_OPEN} transactions are open; commit or abort one of them first")
+            name = uuid4().hex
+            try:
+                self._folder.mkdir(exist_ok=True)
+                (self._folder / name).mkdir()
+                for folder in (self._folder, self._folder.parent):
+                    _sync(folder)
+            except OSError as error:
+                raise StoreError(f"the router cannot begin a transaction: {error.strerror}") from None
+            self._open[name] = Staging(self._folder / name)
+        return name
+
+    def stream(self, name: str, address: str | None) -> Append:
+        """What stages complete packets, all for `address` or each for that of its domain and problem_type.
+
+        TransactionError where the transaction is not open.
+        """
+        self._abort_idle()
+        staging = self._find(name)
+
+        def stage(packets: pa.RecordBatch, done: Callable[[Receipt | QisError], None]) -> None:
+            table = pa.Table.from_batches([packets])
+            try:
+                parts = [(address, table)] if address else by_address(table)
+                staged = staging.add([(where, rows.combine_chunks().to_batches()[0]) for where, rows in parts])
+            except QisError as error:
+                done(error)
+            except Exception:
+                logger.exception("staging failed")
+                done(StoreError("the router cannot stage packets: its log has the details"))
+            else:
+                done(Receipt(staged=staged))
+
+        return stage
+
+    def commit(self, name: str) -> Receipt:
+        """Everything staged becomes visible at once; once more, the same receipt. Raises TransactionError where it is
+        not open and never was committed, StoreError where the disk refuses: it is still open then."""
+        self._abort_idle()
+        if receipt := self._receipt(name):
+            return receipt
+        staging = self._find(name)
+        with staging.lock:
+            if receipt := self._receipt(name):  # by somebody else, while we waited for the lock
+                return receipt
+            staging.check_open()
+            answer: Future[Receipt | StoreError] = Future()
+            self._log.commit(staging.parts(), lambda writer, receipt: _record(writer, name, receipt), answer.set_result)
+            receipt_or_error = answer.result()
+            if isinstance(receipt_or_error, StoreError):
+                raise receipt_or_error
+            self._drop(name, staging)
+        return receipt_or_error
+
+    def abort(self, name: str) -> None:
+        """Nothing of it is kept; once more, or where it never was, does nothing. TransactionError where committed."""
+        self._abort_idle()
+        staging = self._open.get(name)
+        if staging:
+            with staging.lock:
+                if staging.is_open:
+                    self._drop(name, staging)
+        if self._receipt(name):
+            raise TransactionError(f"transaction {name} is committed: it cannot be aborted")
+
+    def close(self) -> None:
+        """Let go of the files; what is staged stays."""
+        for staging in self._open.values():
+            with staging.lock:
+                staging.close()
+
+    def _find(self, name: str) -> Staging:
+        try:
+            return self._open[name]
+        except KeyError:
+            why = "it is committed" if self._receipt(name) else "it was aborted, idle for over an hour, or never begun"
+            raise TransactionError(f"transaction {name!r:.60} is not open: {why}") from None
+
+    def _receipt(self, name: str) -> Receipt | None:
+        with self._log.store.reading() as connection:
+            found = connection.execute("SELECT receipt FROM committed WHERE id = ?", (name,)).get
+        return found and decode(found.encode())
+
+    def _abort_idle(self) -> None:
+        with self._changing:
+            idle = [(name, staging) for name, staging in self._open.items() if staging.idle_seconds() > IDLE_SECONDS]
+        for name, staging in idle:
+            with staging.lock:
+                if staging.is_open and staging.idle_seconds() > IDLE_SECONDS:
+                    logger.warning("transaction %s was idle for over an hour and is aborted", name)
+                    self._drop(name, staging)
+
+    def _drop(self, name: str, staging: Staging) -> None:
+        staging.drop()
+        with self._changing:
+            self._open.pop(name, None)
+
+
+def _record(writer: apsw.Connection, name: str, receipt: Receipt) -> None:
+    now = int(time.time())
+    writer.execute("DELETE FROM committed WHERE at < ?", (now - REMEMBERED_SECONDS,))
+    writer.execute("INSERT INTO committed VALUES (?, ?, ?)", (name, receipt.encode().decode(), now))
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
