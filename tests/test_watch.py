@@ -248,3 +248,19 @@ def test_the_command_prints_until_ctrl_c(router, watcher, packets, form):
         assert lines[0].split()[:2] == ["node_id", "metric_name"]
         found = [line.split()[0] for line in lines[1:]]
     assert found == ["site-a", "site-[red]b"]
+
+
+def test_a_committed_transaction_reaches_who_waits_once_and_whole(router, packets):
+    with RouterClient(router.url) as client, closing(client.watch("clinical.*")) as news:
+        client.deposit(packets(2))
+        assert next(news).table.num_rows == 2
+        with client.transaction() as transaction:
+            transaction.deposit(packets(3, start=10))
+            transaction.deposit(packets(4, start=20))
+            client.deposit(packets(1, start=30))
+            assert next(news).table.num_rows == 1
+        seen = 0
+        while seen < 7:
+            seen += next(news).table.num_rows
+        client.deposit(packets(1, start=40))
+        assert (seen, next(news).table.num_rows) == (7, 1)
