@@ -77,11 +77,7 @@ def complete(batch: pa.RecordBatch) -> pa.RecordBatch:
     `batch` holds the fifteen fields and then any of ours, each of exactly its type; names, order and types count,
     nullability flags and metadata do not. A batch passes or is refused whole: PacketError names the first culprit.
     """
-    try:
-        # Mutated buffers crash the process in any later kernel, so this comes before everything else.
-        batch.validate(full=True)
-    except pa.ArrowException as error:
-        raise PacketError("batch", f"is not a valid Arrow batch ({_first_line(error)})") from None
+    validate(batch)
     batch = _fill(batch)
     ids = packet_id_column(batch) if batch.num_rows > _FEW and _is_good(batch) else _checked_ids(batch)
     given = batch["packet_id"]
@@ -90,6 +86,14 @@ def complete(batch: pa.RecordBatch) -> pa.RecordBatch:
             if one not in (None, content):
                 raise PacketError("packet_id", f"{one!r:.60} is not the hash of the packet's content", row)
     return batch.set_column(_ID, OUTCOME_PACKET_SCHEMA.field(_ID), ids)
+
+
+def validate(batch: pa.RecordBatch) -> None:
+    """PacketError where the batch's buffers contradict each other: any kernel would crash the process on them."""
+    try:
+        batch.validate(full=True)
+    except pa.ArrowException as error:
+        raise PacketError("batch", f"is not a valid Arrow batch ({_first_line(error)})") from None
 
 
 def conform(table: pa.Table) -> pa.Table:

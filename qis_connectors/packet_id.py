@@ -79,7 +79,7 @@ def byte_lengths(column: pa.Array, null: int = 0) -> np.typing.NDArray[Any]:
     if column.null_count == len(column):
         return np.full(len(column), null, np.int32)
     if column.null_count:  # a NULL may stand on bytes all the same
-        return pc.binary_length(column).fill_null(null).to_numpy()
+        return pc.binary_length(column).fill_null(null).to_numpy()  # type: ignore[no-any-return]
     return np.diff(np.frombuffer(column.buffers()[1], np.int32, len(column) + 1, 4 * column.offset))
 
 

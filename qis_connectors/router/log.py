@@ -5,30 +5,25 @@ and nobody waits for a timer. Every stored packet has a cursor, an int64 that gr
 """
 
 import logging
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from threading import Condition, Thread
 
 import apsw
+import numpy as np
 import pyarrow as pa
 
+from qis_connectors.errors import QisError
 from qis_connectors.receipt import Receipt
 from qis_connectors.router import segment
+from qis_connectors.router.admission import Deposit, admit
 from qis_connectors.router.segment import MERGE, SPAN
 from qis_connectors.router.store import Store, StoreError
 
 MAX_QUEUED_BYTES = 64 << 20
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Deposit:
-    address: str
-    packets: pa.RecordBatch
-    size: int
-    done: Callable[[Receipt | StoreError], None]
 
 
 class PacketLog:
@@ -40,19 +35,22 @@ class PacketLog:
         self._addresses: dict[str, int] = {}
         self._small: Counter[tuple[int, int]] = Counter()  # segments stored since the last merge, by address and span
         self._due: set[tuple[int, int]] = set()
-        self._queue: list[_Deposit] = []
+        self._queue: list[Deposit] = []
         self._queued_bytes = 0
         self._is_stopped = False
         self._changed = Condition()
         self._thread = Thread(target=self._run, name="qis-log")
         self._thread.start()
 
-    def append(self, address: str, packets: pa.RecordBatch, done: Callable[[Receipt | StoreError], None]) -> None:
-        """Queue complete packets; `done` hears, from the log's thread, when they are on the disk or why they are not.
+    def append(self, address: str, packets: pa.RecordBatch, done: Callable[[Receipt | QisError], None]) -> None:
+        """`put` of complete packets."""
+        self.put(Deposit(address, packets, packets.get_total_buffer_size(), done))
+
+    def put(self, deposit: Deposit) -> None:
+        """Queue a deposit; its `done` hears, from the log's thread, when it is on the disk or why it is not.
 
         Blocks while the queue is full.
         """
-        deposit = _Deposit(address, packets, packets.get_total_buffer_size(), done)
         with self._changed:
             self._changed.wait_for(lambda: self._queued_bytes < MAX_QUEUED_BYTES or self._is_stopped)
             if not self._is_stopped:
@@ -60,7 +58,7 @@ class PacketLog:
                 self._queued_bytes += deposit.size
                 self._changed.notify_all()
                 return
-        done(StoreError("the router is shutting down"))
+        deposit.done(StoreError("the router is shutting down"))
 
     def stop(self) -> bool:
         """Commit what is queued and take no more; reading goes on. False where that has been done before."""
@@ -81,21 +79,26 @@ class PacketLog:
             while self._due:
                 self._coalesce(*self._due.pop())
 
-    def _next_group(self) -> list[_Deposit]:
+    def _next_group(self) -> list[Deposit]:
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._is_stopped)
-            group, self._queue, self._queued_bytes = self._queue, [], 0
+            rows = accumulate(deposit.packets.num_rows for deposit in self._queue)
+            count = max(1, sum(1 for total in rows if total <= SPAN))
+            group, self._queue = self._queue[:count], self._queue[count:]
+            self._queued_bytes -= sum(deposit.size for deposit in group)
             self._changed.notify_all()
         return group
 
-    def _commit(self, group: list[_Deposit]) -> None:
-        answers: list[Receipt | StoreError]
+    def _commit(self, group: list[Deposit]) -> None:
+        answers: list[Receipt | QisError]
         try:
+            packets, refusals = admit(group)
             with self.store.writing():
-                receipts, head = self._write(group)
+                receipts, head = self._write([one for one, no in zip(group, refusals, strict=True) if not no], packets)
             if head // SPAN > self.head // SPAN:
                 self._small.clear()
-            answers, self.head = [*receipts], head
+            told = iter(receipts)
+            answers, self.head = [refusal or next(told) for refusal in refusals], head
         except Exception as error:  # one thread serves everybody: it answers and goes on, whatever happened
             logger.exception("commit of %d deposits failed", len(group))
             self._addresses.clear()  # what was rolled back must not stay known
@@ -104,37 +107,49 @@ class PacketLog:
         for deposit, answer in zip(group, answers, strict=True):
             deposit.done(answer)
 
-    def _write(self, group: list[_Deposit]) -> tuple[list[Receipt], int]:
-        head, receipts = self.head, []
-        gathered: dict[tuple[int, int], list[pa.RecordBatch]] = defaultdict(list)
-        for deposit in group:
-            new = self._unseen(deposit.packets)
-            if new.num_rows:
-                first = _place(head, new.num_rows)
-                head = first + new.num_rows - 1
-                gathered[self._address(deposit.address), first // SPAN].append(segment.number(new, first))
-            receipts.append(Receipt(new.num_rows, deposit.packets.num_rows - new.num_rows, head))
-        for (address, span), batches in gathered.items():
-            segment.insert(self.store.writer, address, batches)
-            self._small[address, span] += 1
-            if self._small[address, span] >= MERGE:
-                self._due.add((address, span))
-        return receipts, head
+    def _write(self, deposits: list[Deposit], packets: pa.RecordBatch) -> tuple[list[Receipt], int]:
+        """Store what is new of `packets`, which are those of the deposits one after the other."""
+        sizes = np.array([deposit.packets.num_rows for deposit in deposits], np.int64)
+        is_new = self._unseen(packets["packet_id"].to_pylist())
+        ends = sizes.cumsum()
+        upto = is_new.cumsum() if len(is_new) else is_new
+        stored_before = np.array([0, *(upto[end - 1] if end else 0 for end in ends)], np.int64)
+        stored = np.diff(stored_before)
+        first = _place(self.head, int(is_new.sum())) if is_new.any() else self.head + 1
+        if not is_new.all():
+            packets = packets.filter(pa.array(is_new))
+        addresses = np.repeat([self._address(deposit.address) for deposit in deposits], stored)
+        numbered = segment.number(packets, first)
+        for address in dict.fromkeys(addresses.tolist()):
+            here = addresses == address
+            self._insert(address, first // SPAN, numbered if here.all() else numbered.filter(pa.array(here)))
+        receipts = [
+            Receipt(new, rows - new, first + end - 1)
+            for new, rows, end in zip(stored.tolist(), sizes.tolist(), stored_before[1:].tolist(), strict=True)
+        ]
+        return receipts, first + packets.num_rows - 1
 
-    def _unseen(self, packets: pa.RecordBatch) -> pa.RecordBatch:
-        """The packets that are new, each once; from here on they are seen."""
-        ids = [bytes.fromhex(packet_id) for packet_id in packets["packet_id"].to_pylist()]
-        new = {
-            packet_id
-            for (packet_id,) in self.store.writer.executemany(
-                "INSERT OR IGNORE INTO seen VALUES (?) RETURNING packet_id", [(packet_id,) for packet_id in ids]
-            )
-        }
+    def _insert(self, address: int, span: int, packets: pa.RecordBatch) -> None:
+        segment.insert(self.store.writer, address, [packets])
+        self._small[address, span] += 1
+        if self._small[address, span] >= MERGE:
+            self._due.add((address, span))
+
+    def _unseen(self, packet_ids: list[str]) -> np.typing.NDArray[np.bool_]:
+        """Which packets are new, each once; from here on they are seen."""
+        ids = [bytes.fromhex(packet_id) for packet_id in packet_ids]
+        found = self.store.writer.executemany(
+            "INSERT OR IGNORE INTO seen VALUES (?) RETURNING packet_id", [(packet_id,) for packet_id in ids]
+        )
+        new = {packet_id for (packet_id,) in found}
         if len(new) == len(ids):
-            return packets
-        # Backwards, so that of equal packets in one batch the first is the one that stays.
-        first_row = {packet_id: row for row, packet_id in reversed([*enumerate(ids)])}
-        return packets.take(pa.array(sorted(first_row[packet_id] for packet_id in new), pa.int64()))
+            return np.ones(len(ids), np.bool_)
+        is_new = np.zeros(len(ids), np.bool_)
+        for row, packet_id in enumerate(ids):
+            if packet_id in new:  # of equal packets the first is the one that stays
+                new.remove(packet_id)
+                is_new[row] = True
+        return is_new
 
     def _address(self, name: str) -> int:
         if name not in self._addresses:
