@@ -23,6 +23,11 @@ from qis_connectors.router.segment import MERGE, SPAN
 from qis_connectors.router.store import Store, StoreError
 
 MAX_QUEUED_BYTES = 64 << 20
+CACHE_KIB = 64 << 10
+"""Ids come in no order: without their pages at hand, each new one costs a read and a write of one."""
+
+CHECKPOINT_PAGES = 8192
+"""Ids come in no order: a longer log writes a page of them fewer times."""
 logger = logging.getLogger(__name__)
 
 
@@ -31,6 +36,9 @@ class PacketLog:
 
     def __init__(self, path: Path) -> None:
         self.store = Store(path)
+        self.store.writer.pragma("cache_size", -CACHE_KIB)
+        self._wal_pages = 0
+        self.store.writer.set_wal_hook(self._note_wal)
         self.head: int = self.store.writer.execute("SELECT coalesce(max(last), 0) FROM segment").get
         self._addresses: dict[str, int] = {}
         self._small: Counter[tuple[int, int]] = Counter()  # segments stored since the last merge, by address and span
@@ -78,6 +86,8 @@ class PacketLog:
             self._commit(group)
             while self._due:
                 self._coalesce(*self._due.pop())
+            if self._wal_pages > CHECKPOINT_PAGES:
+                self._checkpoint()
 
     def _next_group(self) -> list[Deposit]:
         with self._changed:
@@ -138,12 +148,19 @@ class PacketLog:
     def _unseen(self, packet_ids: list[str]) -> np.typing.NDArray[np.bool_]:
         """Which packets are new, each once; from here on they are seen."""
         ids = [bytes.fromhex(packet_id) for packet_id in packet_ids]
-        found = self.store.writer.executemany(
-            "INSERT OR IGNORE INTO seen VALUES (?) RETURNING packet_id", [(packet_id,) for packet_id in ids]
-        )
-        new = {packet_id for (packet_id,) in found}
-        if len(new) == len(ids):
+        writer = self.store.writer
+        writer.execute("SAVEPOINT seen")
+        before = writer.total_changes()
+        # Sorted, neighbours go to the same page.
+        writer.executemany("INSERT OR IGNORE INTO seen VALUES (?)", [(packet_id,) for packet_id in sorted(ids)])
+        if writer.total_changes() - before == len(ids):
+            writer.execute("RELEASE seen")
             return np.ones(len(ids), np.bool_)
+        # Asking at once which of them were new would cost those that all are as much again.
+        writer.execute("ROLLBACK TO seen")
+        insert = "INSERT OR IGNORE INTO seen VALUES (?) RETURNING packet_id"
+        new = {packet_id for (packet_id,) in writer.executemany(insert, [(packet_id,) for packet_id in ids])}
+        writer.execute("RELEASE seen")
         is_new = np.zeros(len(ids), np.bool_)
         for row, packet_id in enumerate(ids):
             if packet_id in new:  # of equal packets the first is the one that stays
@@ -157,6 +174,17 @@ class PacketLog:
                 "INSERT INTO address(name) VALUES (?) ON CONFLICT DO UPDATE SET name = name RETURNING id", (name,)
             ).get
         return self._addresses[name]
+
+    def _note_wal(self, _: apsw.Connection, __: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def _checkpoint(self) -> None:
+        """Behind the answers, so that no deposit waits for it."""
+        try:
+            self.store.writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.Error:
+            logger.exception("the write-ahead log could not be checkpointed; it goes on growing")
 
     def _coalesce(self, address: int, span: int) -> None:
         try:
