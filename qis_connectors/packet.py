@@ -4,7 +4,7 @@
 """
 
 from functools import cache, lru_cache
-from itertools import pairwise, repeat
+from itertools import pairwise
 from math import isfinite
 from typing import Any
 
@@ -135,9 +135,13 @@ def ipc_bytes(batch: pa.RecordBatch) -> int:
 def _fill(batch: pa.RecordBatch) -> pa.RecordBatch:
     """All fields, those not given as NULL; names, order and types checked."""
     names = batch.schema.names
-    if names == INTERCHANGE_SCHEMA.names and batch.schema.types == INTERCHANGE_SCHEMA.types:
-        nulls = map(_few_nulls if batch.num_rows <= _FEW else pa.nulls, repeat(batch.num_rows), _OUR_TYPES)
-        return pa.RecordBatch.from_arrays([*batch.columns, *nulls], schema=OUTCOME_PACKET_SCHEMA)
+    if batch.schema.equals(INTERCHANGE_SCHEMA, check_metadata=True):
+        rows = batch.num_rows
+        for field in _OURS:
+            batch = batch.append_column(
+                field, _few_nulls(rows, field.type) if rows <= _FEW else pa.nulls(rows, field.type)
+            )
+        return batch
     _check_names(names)
     columns = []
     for field in OUTCOME_PACKET_SCHEMA:
@@ -175,7 +179,11 @@ def _is_good(batch: pa.RecordBatch) -> bool:
 
 def _checked_ids(batch: pa.RecordBatch) -> pa.Array:
     """The ids; PacketError on the first culprit."""
-    columns: Columns = batch.to_pydict()
+    rows = batch.num_rows
+    columns: Columns = {
+        name: [None] * rows if column.null_count == rows else column.to_pylist()
+        for name, column in zip(OUTCOME_PACKET_SCHEMA.names, batch.columns, strict=True)
+    }
     # Sizes first: nothing below looks at a text of unbounded length. An id not yet given takes its room all the same.
     _check_sizes({**columns, "packet_id": ["0" * ID_HEX_DIGITS] * batch.num_rows})
     _check_values(columns)
@@ -208,7 +216,7 @@ def _check_values(columns: Columns) -> None:
             raise PacketError("likelihood", "holds a value that is not a finite number", row)
 
 
-_OUR_TYPES = OUTCOME_PACKET_SCHEMA.types[len(INTERCHANGE_SCHEMA) :]
+_OURS = list(OUTCOME_PACKET_SCHEMA)[len(INTERCHANGE_SCHEMA) :]
 _ID = OUTCOME_PACKET_SCHEMA.get_field_index("packet_id")
 _REPETITIVE = frozenset(TEXT_FIELDS)
 

@@ -119,25 +119,29 @@ class PacketLog:
 
     def _write(self, deposits: list[Deposit], packets: pa.RecordBatch) -> tuple[list[Receipt], int]:
         """Store what is new of `packets`, which are those of the deposits one after the other."""
-        sizes = np.array([deposit.packets.num_rows for deposit in deposits], np.int64)
-        is_new = self._unseen(packets["packet_id"].to_pylist())
-        ends = sizes.cumsum()
-        upto = is_new.cumsum() if len(is_new) else is_new
-        stored_before = np.array([0, *(upto[end - 1] if end else 0 for end in ends)], np.int64)
-        stored = np.diff(stored_before)
-        first = _place(self.head, int(is_new.sum())) if is_new.any() else self.head + 1
-        if not is_new.all():
-            packets = packets.filter(pa.array(is_new))
-        addresses = np.repeat([self._address(deposit.address) for deposit in deposits], stored)
+        sizes = [deposit.packets.num_rows for deposit in deposits]
+        stored, packets = self._new(sizes, packets)
+        first = _place(self.head, packets.num_rows) if packets.num_rows else self.head + 1
         numbered = segment.number(packets, first)
-        for address in dict.fromkeys(addresses.tolist()):
-            here = addresses == address
-            self._insert(address, first // SPAN, numbered if here.all() else numbered.filter(pa.array(here)))
-        receipts = [
-            Receipt(new, rows - new, first + end - 1)
-            for new, rows, end in zip(stored.tolist(), sizes.tolist(), stored_before[1:].tolist(), strict=True)
-        ]
+        names = {deposit.address for deposit in deposits} if packets.num_rows else ()
+        if len(names) == 1:
+            self._insert(self._address(*names), first // SPAN, numbered)
+        else:
+            of_row = np.repeat([self._address(deposit.address) for deposit in deposits], stored)
+            for address in dict.fromkeys(of_row.tolist()):
+                self._insert(address, first // SPAN, numbered.filter(pa.array(of_row == address)))
+        ends = accumulate(stored, initial=first - 1)
+        next(ends)
+        receipts = [Receipt(new, rows - new, end) for new, rows, end in zip(stored, sizes, ends, strict=True)]
         return receipts, first + packets.num_rows - 1
+
+    def _new(self, sizes: list[int], packets: pa.RecordBatch) -> tuple[list[int], pa.RecordBatch]:
+        """The packets that are new, and how many of them are in each of the deposits of these sizes."""
+        is_new = self._unseen(packets["packet_id"].to_pylist())
+        if is_new is None:
+            return sizes, packets
+        upto = np.concatenate([[0], is_new.cumsum()])
+        return np.diff(upto[[0, *accumulate(sizes)]]).tolist(), packets.filter(pa.array(is_new))
 
     def _insert(self, address: int, span: int, packets: pa.RecordBatch) -> None:
         segment.insert(self.store.writer, address, [packets])
@@ -145,8 +149,8 @@ class PacketLog:
         if self._small[address, span] >= MERGE:
             self._due.add((address, span))
 
-    def _unseen(self, packet_ids: list[str]) -> np.typing.NDArray[np.bool_]:
-        """Which packets are new, each once; from here on they are seen."""
+    def _unseen(self, packet_ids: list[str]) -> "np.typing.NDArray[np.bool_] | None":
+        """Which packets are new, each once; None: all. From here on they are seen."""
         ids = [bytes.fromhex(packet_id) for packet_id in packet_ids]
         writer = self.store.writer
         writer.execute("SAVEPOINT seen")
@@ -155,7 +159,7 @@ class PacketLog:
         writer.executemany("INSERT OR IGNORE INTO seen VALUES (?)", [(packet_id,) for packet_id in sorted(ids)])
         if writer.total_changes() - before == len(ids):
             writer.execute("RELEASE seen")
-            return np.ones(len(ids), np.bool_)
+            return None
         # Asking at once which of them were new would cost those that all are as much again.
         writer.execute("ROLLBACK TO seen")
         insert = "INSERT OR IGNORE INTO seen VALUES (?) RETURNING packet_id"
