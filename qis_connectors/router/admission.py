@@ -40,9 +40,9 @@ def admit(group: Sequence[Deposit]) -> tuple[pa.RecordBatch, list[QisError | Non
             pass  # whose it is shows when each is looked at by itself
     batches: list[pa.RecordBatch] = []
     refusals: list[QisError | None] = []
-    failed: dict[int, QisError | None] = {}
+    failed: dict[int, QisError] = {}
     for deposit in group:
-        stream = id(deposit.stream) if deposit.stream else id(deposit)
+        stream = id(deposit.stream or deposit)
         refusal = failed.get(stream) or (deposit.stream.failure if deposit.stream else None)
         if refusal is None:
             try:
@@ -50,7 +50,7 @@ def admit(group: Sequence[Deposit]) -> tuple[pa.RecordBatch, list[QisError | Non
             except PacketError as error:
                 refusal = failed[stream] = error
         refusals.append(refusal)
-    return pa.concat_batches(batches) if batches else _NOTHING, refusals
+    return _concatenated([*batches, _NOTHING]), refusals
 
 
 def check_problem(packets: pa.RecordBatch, problem: tuple[str, ...]) -> None:
@@ -64,14 +64,23 @@ def check_problem(packets: pa.RecordBatch, problem: tuple[str, ...]) -> None:
 
 def _complete(deposits: Sequence[Deposit]) -> pa.RecordBatch:
     batches = []
-    for _, alike in groupby(deposits, lambda deposit: (deposit.problem, len(deposit.packets.schema))):
+    for _, alike in groupby(deposits, lambda deposit: (deposit.problem is None, len(deposit.packets.schema))):
         run = list(alike)
         whole = _concatenated([deposit.packets for deposit in run])
         if run[0].problem is not None:
             whole = packet.complete(whole)
-            check_problem(whole, run[0].problem)
+            _check_problems(run, whole)
         batches.append(whole)
     return _concatenated(batches)
+
+
+def _check_problems(deposits: Sequence[Deposit], packets: pa.RecordBatch) -> None:
+    at = 0
+    for problem, alike in groupby(deposits, lambda deposit: deposit.problem):
+        assert problem is not None
+        rows = sum(deposit.packets.num_rows for deposit in alike)
+        check_problem(packets.slice(at, rows), problem)
+        at += rows
 
 
 def _concatenated(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
