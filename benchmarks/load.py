@@ -15,7 +15,7 @@ from qis_connectors.packet import INTERCHANGE_SCHEMA
 
 ADDRESS = "clinical.tuberculosis/bcg_vaccine"
 CLIENTS = 16
-WINDOW = 64
+WINDOW = 32
 """Deposits a pipelining client has under way at most."""
 _BLOCK = 4096
 _next = count(1_700_000_000_000, _BLOCK)

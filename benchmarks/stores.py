@@ -18,7 +18,7 @@ from qis_connectors import packet
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
 from qis_connectors.router.log import PacketLog
 
-PACKETS_AN_ADDRESS = 200
+PACKETS_AN_ADDRESS = 1000
 _HERE = Path(__file__).parent
 
 
