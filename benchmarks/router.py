@@ -139,7 +139,7 @@ def growth(folder: Path, size: Size) -> Iterator[Figure]:
     behind = ", ".join(f"{rows:.0e}: {1000 * one:.2f} ms" for rows, one in zip(size.stores, found, strict=True))
     yield Figure("look-up of an address, largest / smallest store", found[-1] / found[0], "<= 2", behind)
     largest = folder / f"store-{size.stores[-1]}"
-    starts = [start_after_kill(largest, packets(1)) for _ in range(3)]
+    starts = [start_after_kill(largest, packets(1)) for _ in range(2)]
     yield Figure(
         f"seconds to start after kill -9, {size.stores[-1]:.0e} packets",
         median(starts),
@@ -152,7 +152,7 @@ def look_up(url: str, names: list[str]) -> float:
     """p50 of one DoGet, each of another address."""
     with flight.connect(url) as client:
         times = []
-        for name in names[:: max(1, len(names) // 200)]:
+        for name in names[:: max(1, len(names) // 100)]:
             started = time.perf_counter()
             assert client.do_get(flight.Ticket(name)).read_all().num_rows > 0
             times.append(time.perf_counter() - started)

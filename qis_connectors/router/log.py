@@ -121,7 +121,7 @@ class PacketLog:
         """Store what is new of `packets`, which are those of the deposits one after the other."""
         sizes = [deposit.packets.num_rows for deposit in deposits]
         stored, packets = self._new(sizes, packets)
-        first = _place(self.head, packets.num_rows) if packets.num_rows else self.head + 1
+        first = segment.place(self.head, packets.num_rows) if packets.num_rows else self.head + 1
         numbered = segment.number(packets, first)
         names = {deposit.address for deposit in deposits} if packets.num_rows else ()
         if len(names) == 1:
@@ -197,9 +197,3 @@ class PacketLog:
         except Exception:
             logger.exception("segments could not be merged; they stay as they are")
         self._small.pop((address, span), None)
-
-
-def _place(head: int, rows: int) -> int:
-    """The first cursor for that many packets: the next one, or the next span's first where they would not fit."""
-    first = head + 1
-    return first if first // SPAN == (first + rows - 1) // SPAN else (first // SPAN + 1) * SPAN

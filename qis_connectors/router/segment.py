@@ -22,6 +22,12 @@ MERGE = 16
 _TIERS = (16, 256, 4096)
 
 
+def place(head: int, rows: int) -> int:
+    """The first cursor for that many packets: the next one, or the next span's first where they would not fit."""
+    first = head + 1
+    return first if first // SPAN == (first + rows - 1) // SPAN else (first // SPAN + 1) * SPAN
+
+
 def number(batch: pa.RecordBatch, first: int) -> pa.RecordBatch:
     """The packets of `batch` with the cursors `first`, `first` + 1, ..."""
     cursors = pa.array(np.arange(first, first + batch.num_rows, dtype=np.int64))
