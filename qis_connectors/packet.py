@@ -3,17 +3,16 @@
 `complete` is the only door: whatever enters the network has been through it.
 """
 
-import json
-from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from math import isfinite
-from typing import Any, NoReturn
+from typing import Any
 
 import pyarrow as pa
 
 from qis_connectors.errors import QisError
-from qis_connectors.packet_id import ID_HEX_DIGITS, packet_ids
+from qis_connectors.packet_id import ID_HEX_DIGITS, packet_id_column, packet_ids
+from qis_connectors.packet_rules import RULES, are_within, hold
 
 INTERCHANGE_SCHEMA = pa.schema(
     [
@@ -55,6 +54,9 @@ MAX_BYTES_WITH_LIKELIHOOD = 640
 SIZE_ROWS = 1000
 """A packet's size is its share of an Arrow IPC stream of this many packets like it."""
 
+_FEW = 48
+"""Up to so many rows plain lists are quicker: Arrow's kernels cost some 5 us each, however few the rows."""
+
 TEXT_FIELDS = [field.name for field in OUTCOME_PACKET_SCHEMA if field.type in (pa.string(), pa.binary())]
 
 Columns = dict[str, list[Any]]
@@ -75,23 +77,23 @@ def complete(batch: pa.RecordBatch) -> pa.RecordBatch:
     `batch` holds the fifteen fields and then any of ours, each of exactly its type; names, order and types count,
     nullability flags and metadata do not. A batch passes or is refused whole: PacketError names the first culprit.
     """
+    validate(batch)
+    batch = _fill(batch)
+    ids = packet_id_column(batch) if batch.num_rows > _FEW and _is_good(batch) else _checked_ids(batch)
+    given = batch["packet_id"]
+    if given.null_count < len(given) and given != ids:
+        for row, (one, content) in enumerate(zip(given.to_pylist(), ids.to_pylist(), strict=True)):
+            if one not in (None, content):
+                raise PacketError("packet_id", f"{one!r:.60} is not the hash of the packet's content", row)
+    return batch.set_column(_ID, OUTCOME_PACKET_SCHEMA.field(_ID), ids)
+
+
+def validate(batch: pa.RecordBatch) -> None:
+    """PacketError where the batch's buffers contradict each other: any kernel would crash the process on them."""
     try:
-        # Mutated buffers crash the process in any later kernel, so this comes before everything else.
         batch.validate(full=True)
     except pa.ArrowException as error:
         raise PacketError("batch", f"is not a valid Arrow batch ({_first_line(error)})") from None
-    batch = _fill(batch)
-    # Plain lists: some ninety Arrow kernels on a one-row batch cost 4 ms, this costs 0.1 ms and ties at 1,000 rows.
-    columns: Columns = batch.to_pydict()
-    # Sizes first: nothing below looks at a text of unbounded length. An id not yet given takes its room all the same.
-    _check_sizes({**columns, "packet_id": ["0" * ID_HEX_DIGITS] * batch.num_rows})
-    _check_values(columns)
-    ids = packet_ids(columns)
-    for row, (given, content) in enumerate(zip(columns["packet_id"], ids, strict=True)):
-        if given not in (None, content):
-            raise PacketError("packet_id", f"{given!r:.60} is not the hash of the packet's content", row)
-    index = batch.schema.get_field_index("packet_id")
-    return batch.set_column(index, OUTCOME_PACKET_SCHEMA.field(index), pa.array(ids, pa.string()))
 
 
 def conform(table: pa.Table) -> pa.Table:
@@ -133,16 +135,14 @@ def ipc_bytes(batch: pa.RecordBatch) -> int:
 def _fill(batch: pa.RecordBatch) -> pa.RecordBatch:
     """All fields, those not given as NULL; names, order and types checked."""
     names = batch.schema.names
-    position = {name: at for at, name in enumerate(OUTCOME_PACKET_SCHEMA.names)}
-    for name in names:
-        if name not in position:
-            raise PacketError(name, "is not a field of a packet")
-    for name in INTERCHANGE_SCHEMA.names:
-        if name not in names:
-            raise PacketError(name, "is missing")
-    for before, name in pairwise(names):
-        if position[before] >= position[name]:
-            raise PacketError(name, f"comes after {before!r}: out of order or given twice")
+    if batch.schema.equals(INTERCHANGE_SCHEMA, check_metadata=True):
+        rows = batch.num_rows
+        for field in _OURS:
+            batch = batch.append_column(
+                field, _few_nulls(rows, field.type) if rows <= _FEW else pa.nulls(rows, field.type)
+            )
+        return batch
+    _check_names(names)
     columns = []
     for field in OUTCOME_PACKET_SCHEMA:
         if field.name not in names:
@@ -153,6 +153,41 @@ def _fill(batch: pa.RecordBatch) -> pa.RecordBatch:
             raise PacketError(field.name, f"has type {column.type}, not {field.type}")
         columns.append(column)
     return pa.RecordBatch.from_arrays(columns, schema=OUTCOME_PACKET_SCHEMA)
+
+
+def _check_names(names: list[str]) -> None:
+    position = {name: at for at, name in enumerate(OUTCOME_PACKET_SCHEMA.names)}
+    for name in names:
+        if name not in position:
+            raise PacketError(name, "is not a field of a packet")
+    for name in INTERCHANGE_SCHEMA.names:
+        if name not in names:
+            raise PacketError(name, "is missing")
+    for before, name in pairwise(names):
+        if position[before] >= position[name]:
+            raise PacketError(name, f"comes after {before!r}: out of order or given twice")
+
+
+def _is_good(batch: pa.RecordBatch) -> bool:
+    """Whether `_checked_ids` would find nothing. Sizes first: no rule looks at a text of unbounded length."""
+    return (
+        all(batch[name].null_count == 0 for name in INTERCHANGE_SCHEMA.names)
+        and are_within(batch, _bytes_without_text() + ID_HEX_DIGITS, MAX_BYTES, MAX_BYTES_WITH_LIKELIHOOD)
+        and hold(batch)
+    )
+
+
+def _checked_ids(batch: pa.RecordBatch) -> pa.Array:
+    """The ids; PacketError on the first culprit."""
+    rows = batch.num_rows
+    columns: Columns = {
+        name: [None] * rows if column.null_count == rows else column.to_pylist()
+        for name, column in zip(OUTCOME_PACKET_SCHEMA.names, batch.columns, strict=True)
+    }
+    # Sizes first: nothing below looks at a text of unbounded length. An id not yet given takes its room all the same.
+    _check_sizes({**columns, "packet_id": ["0" * ID_HEX_DIGITS] * batch.num_rows})
+    _check_values(columns)
+    return pa.array(packet_ids(columns), pa.string())
 
 
 def _check_sizes(columns: Columns) -> None:
@@ -172,7 +207,7 @@ def _check_values(columns: Columns) -> None:
     for name in INTERCHANGE_SCHEMA.names:
         if None in columns[name]:
             raise PacketError(name, "is null", columns[name].index(None))
-    for name, is_good, reason in _RULES:
+    for name, is_good, reason in RULES:
         for value in set(columns[name]) if name in _REPETITIVE else columns[name]:
             if value is not None and not is_good(value):
                 raise PacketError(name, f"{value!r:.60} {reason}", columns[name].index(value))
@@ -181,35 +216,14 @@ def _check_values(columns: Columns) -> None:
             raise PacketError("likelihood", "holds a value that is not a finite number", row)
 
 
-def _is_not_blank(text: str) -> bool:
-    return bool(text.strip())
-
-
-def _is_json_object(text: str) -> bool:
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(constant)  # NaN and Infinity are not JSON
-
-    try:
-        return isinstance(json.loads(text, parse_constant=refuse), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-# field, what a value must be, what is said of one that is not. NULL is not a matter of this table.
-_RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    *(
-        (name, _is_not_blank, "is empty")
-        for name in ("node_id", "domain", "problem_type", "metric_name", "intervention_type")
-    ),
-    *((name, isfinite, "is not a finite number") for name in ("metric_delta", "metric_value", "metric_stderr")),
-    ("confidence", lambda value: 0 <= value <= 1, "is outside 0..1"),
-    ("outcome_decile", lambda value: 1 <= value <= 10, "is outside 1..10"),
-    ("sample_count", lambda value: value >= 1, "is not at least 1"),
-    ("metric_stderr", lambda value: value > 0, "is not above 0: it would be an infinite weight"),
-    ("intervention_params", _is_json_object, "is not a JSON object"),
-    ("context", _is_json_object, "is not a JSON object"),
-)
+_OURS = list(OUTCOME_PACKET_SCHEMA)[len(INTERCHANGE_SCHEMA) :]
+_ID = OUTCOME_PACKET_SCHEMA.get_field_index("packet_id")
 _REPETITIVE = frozenset(TEXT_FIELDS)
+
+
+@lru_cache(maxsize=5 * _FEW)
+def _few_nulls(rows: int, kind: pa.DataType) -> pa.Array:
+    return pa.nulls(rows, kind)
 
 
 @cache

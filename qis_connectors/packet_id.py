@@ -14,6 +14,10 @@ from math import nan
 from struct import Struct, pack
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 _FLOATS = ("metric_delta", "metric_value", "confidence", "metric_stderr")
 _TEXTS = (
     "node_id",
@@ -28,12 +32,61 @@ _TEXTS = (
     "context",
 )
 _HEAD = Struct(f"<q{len(_FLOATS)}fbi{len(_TEXTS) + 1}i")
+_HEAD_COLUMNS = np.dtype(
+    [
+        ("timestamp_utc", "<i8"),
+        *((name, "<f4") for name in _FLOATS),
+        ("outcome_decile", "i1"),
+        ("sample_count", "<i4"),
+        *((name, "<i4") for name in (*_TEXTS, "likelihood")),
+    ]
+)
+"""The same as _HEAD, packed."""
+
 ID_HEX_DIGITS = 32
 
 
 def packet_ids(columns: Mapping[str, Sequence[Any]]) -> list[str]:
     """The ids of valid packets, given as one sequence of values a field of OUTCOME_PACKET_SCHEMA."""
     return [sha256(form).hexdigest()[:ID_HEX_DIGITS] for form in _canonical(columns)]
+
+
+def packet_id_column(batch: pa.RecordBatch) -> pa.StringArray:
+    """The ids of valid packets, given as a batch of OUTCOME_PACKET_SCHEMA: the same as `packet_ids` finds, but quicker
+    for many.
+    """
+    texts = [batch[name].view(pa.binary()) for name in _TEXTS]
+    texts.append(_as_bytes(batch["likelihood"]))
+    head = np.empty(batch.num_rows, _HEAD_COLUMNS)
+    for name in ("timestamp_utc", "outcome_decile", "sample_count"):
+        head[name] = batch[name].to_numpy()
+    for name in _FLOATS:
+        column = batch[name] if batch[name].null_count == 0 else batch[name].fill_null(nan)
+        head[name] = column.to_numpy() + np.float32(0)
+    for name, text in zip((*_TEXTS, "likelihood"), texts, strict=True):
+        head[name] = byte_lengths(text, null=-1)
+    heads = pa.FixedSizeBinaryArray.from_buffers(pa.binary(_HEAD.size), len(head), [None, pa.py_buffer(head)])
+    given = [text for text in texts if text.null_count < len(text)]
+    join = {"null_handling": "replace", "null_replacement": b""}
+    forms = pc.binary_join_element_wise(heads.cast(pa.binary()), *given, b"", **join)
+    digests = b"".join([sha256(form).digest()[: ID_HEX_DIGITS // 2] for form in forms.to_pylist()])
+    offsets = np.arange(0, ID_HEX_DIGITS * len(head) + 1, ID_HEX_DIGITS, dtype=np.int32)
+    return pa.StringArray.from_buffers(len(head), pa.py_buffer(offsets), pa.py_buffer(digests.hex().encode()))
+
+
+def byte_lengths(column: pa.Array, null: int = 0) -> np.typing.NDArray[Any]:
+    """Of texts or of bytes."""
+    if column.null_count == len(column):
+        return np.full(len(column), null, np.int32)
+    if column.null_count:  # a NULL may stand on bytes all the same
+        return pc.binary_length(column).fill_null(null).to_numpy()  # type: ignore[no-any-return]
+    return np.diff(np.frombuffer(column.buffers()[1], np.int32, len(column) + 1, 4 * column.offset))
+
+
+def _as_bytes(lists: pa.ListArray) -> pa.BinaryArray:
+    if lists.null_count == len(lists):
+        return pa.nulls(len(lists), pa.binary())
+    return pa.array([None if v is None else pack(f"<{len(v)}f", *v) for v in lists.to_pylist()], pa.binary())
 
 
 def _canonical(columns: Mapping[str, Sequence[Any]]) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qis_connectors.packet import (
@@ -65,6 +65,36 @@ def test_fifteen_fields_are_accepted_and_completed():
 def test_a_completed_packet_passes_again_unchanged():
     done = complete(batch({**ROW, **OURS}, ROW, schema=OUTCOME_PACKET_SCHEMA))
     assert complete(done).equals(done)
+
+
+def _alone(rows):
+    """What `complete` says of each row by itself, where plain lists decide."""
+    try:
+        return [complete(batch(row, schema=OUTCOME_PACKET_SCHEMA)) for row in rows]
+    except PacketError as error:
+        return (error.field, error.reason)
+
+
+@given(st.lists(st.deferred(lambda: PACKET), min_size=1, max_size=6), st.integers(0, 50))
+@settings(max_examples=25)
+def test_many_packets_are_completed_as_each_of_them_is(few, start):
+    rows = [few[at % len(few)] for at in range(100)]
+    together = complete(batch(*rows, schema=OUTCOME_PACKET_SCHEMA))
+    assert together.equals(pa.concat_batches(_alone(rows)))
+    part = batch(*rows, schema=OUTCOME_PACKET_SCHEMA).slice(start, 50)
+    assert complete(part).equals(together.slice(start, 50))
+
+
+@pytest.mark.parametrize("at", [0, 99])
+def test_one_wrong_value_among_many_is_refused_as_if_it_were_alone(at):
+    for field, value, reason in WRONG_VALUES:
+        rows = [{**ROW, "timestamp_utc": number} for number in range(100)]
+        rows[at] = {**ROW, field: value}
+        with pytest.raises(PacketError) as refusal:
+            complete(batch(*rows, schema=OUTCOME_PACKET_SCHEMA))
+        assert (refusal.value.field, refusal.value.row) == (field, at)
+        assert reason in str(refusal.value)
+        assert _alone([rows[at]]) == (field, refusal.value.reason)
 
 
 def test_an_empty_batch_is_a_batch():

@@ -1,43 +1,69 @@
 """One DoPut stream: every batch is checked whole, stored whole and acknowledged once it is on the disk."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pyarrow as pa
 from pyarrow import flight
 
-from qis_connectors import packet
+from qis_connectors import address, packet
 from qis_connectors.errors import QisError
-from qis_connectors.packet import PacketError
+from qis_connectors.packet import INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA, PacketError
 from qis_connectors.receipt import Receipt
 from qis_connectors.router.acks import Acks
+from qis_connectors.router.admission import Deposit, check_problem
+from qis_connectors.router.log import PacketLog
 
 MAX_ROWS = 65_536
 MAX_BYTES = 64 << 20
 PATIENCE_SECONDS = 1.0
+TOGETHER_ROWS = 2048
+"""Batches up to here are checked by the log's thread, with what else has come; above, by the stream's own."""
 
-Append = Callable[[pa.RecordBatch, Callable[[Receipt | QisError], None]], None]
+
+Prepare = Callable[[pa.RecordBatch, Acks], Callable[[], None]]
+"""Checks a batch, as far as its stream's thread does that, and says how to hand it on; PacketError where it is bad."""
+
+Stage = Callable[[pa.RecordBatch, Callable[[Receipt | QisError], None]], None]
 """Takes complete packets, and whom to tell when they are safe on the disk or why they are not."""
 
 
-def receive(
-    append: Append,
-    problem: tuple[str, ...] | None,
-    reader: flight.MetadataRecordBatchReader,
-    writer: flight.FlightMetadataWriter,
-) -> None:
-    """Hand the batches that arrive, checked, to `append`, which stores or stages them and says so once they are safe.
+def depositing(log: PacketLog, name: str) -> Prepare:
+    """For the address `name`."""
+    problem = address.parts(name)[:2]
 
-    `problem` is the domain and problem_type that every row must name, where there are such. Raises PacketError on the
-    first bad batch, of which nothing is stored; the batches before it stay.
+    def prepare(batch: pa.RecordBatch, acks: Acks) -> Callable[[], None]:
+        return partial(log.put, _deposit(name, batch, problem, acks))
+
+    return prepare
+
+
+def staging(stage: Stage, problem: tuple[str, ...] | None) -> Prepare:
+    """For a transaction; `problem` is the domain and problem_type that every row must name, where there are such."""
+
+    def prepare(batch: pa.RecordBatch, acks: Acks) -> Callable[[], None]:
+        _check_bounds(batch)
+        packets = packet.complete(batch)
+        if problem:
+            check_problem(packets, problem)
+        return partial(stage, packets, acks.put)
+
+    return prepare
+
+
+def receive(prepare: Prepare, reader: flight.MetadataRecordBatchReader, writer: flight.FlightMetadataWriter) -> None:
+    """Prepare and hand on the batches that arrive, and acknowledge each once it is safe.
+
+    Raises PacketError for the first bad batch, of which nothing is stored; the batches before it stay.
     """
     acks = Acks(writer)
     try:
         for batch in _batches(reader):
-            packets = _admit(batch, problem)
+            hand_on = prepare(batch, acks)
             if acks.failure:
                 raise acks.failure
             acks.expect()
-            append(packets, acks.put)
+            hand_on()
     except QisError as error:
         if not acks.finish(PATIENCE_SECONDS):
             # Unread acknowledgements stand before the refusal on the wire. Whether the client reads them first or
@@ -49,6 +75,16 @@ def receive(
         acks.finish()
     if acks.failure:
         raise acks.failure
+
+
+def _deposit(name: str, batch: pa.RecordBatch, problem: tuple[str, ...], acks: Acks) -> Deposit:
+    size = _check_bounds(batch)
+    if batch.num_rows <= TOGETHER_ROWS and batch.schema in (INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA):
+        packet.validate(batch)
+        return Deposit(name, batch, size, acks.put, problem, acks)
+    packets = packet.complete(batch)
+    check_problem(packets, problem)
+    return Deposit(name, packets, packets.get_total_buffer_size(), acks.put, None, acks)
 
 
 def _batches(reader: flight.MetadataRecordBatchReader) -> Iterator[pa.RecordBatch]:
@@ -71,18 +107,12 @@ def _discard(reader: flight.MetadataRecordBatchReader) -> None:
         return
 
 
-def _admit(batch: pa.RecordBatch, problem: tuple[str, ...] | None) -> pa.RecordBatch:
-    """The batch, completed; PacketError where it is too large, not valid or does not belong to this address."""
+def _check_bounds(batch: pa.RecordBatch) -> int:
+    """The bytes of the batch; PacketError where it is too large."""
     if batch.num_rows > MAX_ROWS:
         raise PacketError("batch", f"has {batch.num_rows} rows; at most {MAX_ROWS} are allowed")
-    # Of the buffers as they came: nothing reads what is in them before `complete` has validated it.
-    size = batch.get_total_buffer_size()
+    # Of the buffers as they came: nothing reads what is in them before it has been validated.
+    size: int = batch.get_total_buffer_size()
     if size > MAX_BYTES:
         raise PacketError("batch", f"is {size} bytes long; at most {MAX_BYTES} are allowed")
-    packets = packet.complete(batch)
-    for field, wanted in zip(("domain", "problem_type"), problem, strict=True) if problem else ():
-        values = packets[field].to_pylist()
-        for value in set(values) - {wanted}:
-            reason = f"{value!r:.60} is not the {wanted!r:.60} of the address it is deposited at"
-            raise PacketError(field, reason, values.index(value))
-    return packets
+    return size

@@ -5,40 +5,39 @@ and nobody waits for a timer. Every stored packet has a cursor, an int64 that gr
 """
 
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, groupby
 from pathlib import Path
 from threading import Condition, Thread
 
 import apsw
+import numpy as np
 import pyarrow as pa
 
+from qis_connectors.errors import QisError
 from qis_connectors.receipt import Receipt
 from qis_connectors.router import segment
+from qis_connectors.router.admission import Deposit, admit
 from qis_connectors.router.feed import Feed
 from qis_connectors.router.segment import MERGE, SPAN
 from qis_connectors.router.store import Store, StoreError
 
 MAX_QUEUED_BYTES = 64 << 20
+CACHE_KIB = 64 << 10
+"""Ids come in no order: without their pages at hand, each new one costs a read and a write of one."""
+
+CHECKPOINT_PAGES = 8192
+"""Ids come in no order: a longer log writes a page of them fewer times."""
 logger = logging.getLogger(__name__)
-_Done = Callable[[Receipt | StoreError], None]
-_Record = Callable[[apsw.Connection, Receipt], None]
-
-
-@dataclass(frozen=True)
-class _Deposit:
-    address: str
-    packets: pa.RecordBatch
-    size: int
-    done: _Done
 
 
 @dataclass(frozen=True)
 class _Transaction:
     parts: Iterable[tuple[str, pa.RecordBatch]]
-    record: _Record
-    done: _Done
+    record: Callable[[apsw.Connection, Receipt], None]
+    done: Callable[[Receipt | QisError], None]
     size: int = 0
 
 
@@ -47,32 +46,44 @@ class PacketLog:
 
     def __init__(self, path: Path) -> None:
         self.store = Store(path)
+        self.store.writer.pragma("cache_size", -CACHE_KIB)
+        self._wal_pages = 0
+        self.store.writer.set_wal_hook(self._note_wal)
         self.head: int = self.store.writer.execute("SELECT coalesce(max(last), 0) FROM segment").get
         self.feed = Feed(self.head)
         self._addresses: dict[str, int] = {}
         self._small: Counter[tuple[int, int]] = Counter()  # segments stored since the last merge, by address and span
         self._due: set[tuple[int, int]] = set()
-        self._queue: list[_Deposit | _Transaction] = []
+        self._queue: list[Deposit | _Transaction] = []
         self._queued_bytes = 0
         self._is_stopped = False
         self._changed = Condition()
         self._thread = Thread(target=self._run, name="qis-log")
         self._thread.start()
 
-    def append(self, address: str, packets: pa.RecordBatch, done: _Done) -> None:
-        """Queue complete packets; `done` hears, from the log's thread, when they are on the disk or why they are not.
+    def append(self, address: str, packets: pa.RecordBatch, done: Callable[[Receipt | QisError], None]) -> None:
+        """`put` of complete packets."""
+        self.put(Deposit(address, packets, packets.get_total_buffer_size(), done))
+
+    def put(self, deposit: Deposit) -> None:
+        """Queue a deposit; its `done` hears, from the log's thread, when it is on the disk or why it is not.
 
         Blocks while the queue is full.
         """
-        self._enqueue(_Deposit(address, packets, packets.get_total_buffer_size(), done))
+        self._enqueue(deposit)
 
-    def commit(self, parts: Iterable[tuple[str, pa.RecordBatch]], record: _Record, done: _Done) -> None:
+    def commit(
+        self,
+        parts: Iterable[tuple[str, pa.RecordBatch]],
+        record: Callable[[apsw.Connection, Receipt], None],
+        done: Callable[[Receipt | QisError], None],
+    ) -> None:
         """Queue complete packets, each part for its address, that become durable and visible all at once or not at all:
         in the log's thread `parts` are read one by one, `record` writes into the same commit, `done` hears the outcome.
         """
         self._enqueue(_Transaction(parts, record, done))
 
-    def _enqueue(self, deposit: _Deposit | _Transaction) -> None:
+    def _enqueue(self, deposit: Deposit | _Transaction) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._queued_bytes < MAX_QUEUED_BYTES or self._is_stopped)
             if not self._is_stopped:
@@ -98,33 +109,49 @@ class PacketLog:
 
     def _run(self) -> None:
         while group := self._next_group():
-            self._commit([queued for queued in group if isinstance(queued, _Deposit)])
-            for queued in group:
-                if isinstance(queued, _Transaction):
-                    self._commit_transaction(queued)
+            if isinstance(group, _Transaction):
+                self._commit_transaction(group)
+            else:
+                self._commit(group)
             while self._due:
                 self._coalesce(*self._due.pop())
+            if self._wal_pages > CHECKPOINT_PAGES:
+                self._checkpoint()
 
-    def _next_group(self) -> list[_Deposit | _Transaction]:
+    def _next_group(self) -> "list[Deposit] | _Transaction":
+        """What is committed next: a transaction by itself, or the deposits before one, a span of rows at most."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._is_stopped)
-            group, self._queue, self._queued_bytes = self._queue, [], 0
+            deposits: list[Deposit] = []
+            for queued in self._queue:
+                if isinstance(queued, _Transaction):
+                    if deposits:
+                        break
+                    del self._queue[0]
+                    return queued
+                deposits.append(queued)
+            rows = accumulate(deposit.packets.num_rows for deposit in deposits)
+            count = max(1, sum(1 for total in rows if total <= SPAN))
+            group, self._queue = deposits[:count], self._queue[count:]
+            self._queued_bytes -= sum(deposit.size for deposit in group)
             self._changed.notify_all()
         return group
 
-    def _commit(self, group: list[_Deposit]) -> None:
-        answers: list[Receipt | StoreError]
+    def _commit(self, group: list[Deposit]) -> None:
+        answers: list[Receipt | QisError]
         stored: list[tuple[str, pa.RecordBatch]] = []
         try:
+            packets, refusals = admit(group)
+            deposits = [deposit for deposit, refusal in zip(group, refusals, strict=True) if not refusal]
             with self.store.writing():
-                receipts, head = self._write(group, self.head, stored)
+                receipts, head, stored = self._write(deposits, packets, self.head)
             if head // SPAN > self.head // SPAN:
                 self._small.clear()
-            answers, self.head = [*receipts], head
+            told = iter(receipts)
+            answers, self.head = [refusal or next(told) for refusal in refusals], head
         except Exception as error:  # one thread serves everybody: it answers and goes on, whatever happened
             logger.exception("commit of %d deposits failed", len(group))
             answers = [self._failure(error)] * len(group)
-            stored.clear()
         for deposit, answer in zip(group, answers, strict=True):
             deposit.done(answer)
         if stored:  # after the acknowledgements: a depositor does not wait until a hundred readers are awake
@@ -135,7 +162,8 @@ class PacketLog:
         try:
             with self.store.writing() as writer:
                 for address, packets in transaction.parts:
-                    (stored,), head = self._write([_Deposit(address, packets, 0, transaction.done)], head)
+                    part = Deposit(address, packets, 0, transaction.done)
+                    (stored,), head, _ = self._write([part], packets, head)
                     receipt += stored
                 transaction.record(writer, receipt)
             if head // SPAN > self.head // SPAN:
@@ -153,41 +181,69 @@ class PacketLog:
         return StoreError(f"the router cannot store packets: {reason}")
 
     def _write(
-        self, group: list[_Deposit], head: int, stored: list[tuple[str, pa.RecordBatch]] | None = None
-    ) -> tuple[list[Receipt], int]:
-        """The receipts and the log's new head, where it was `head`; what is new goes to `stored` as well."""
-        receipts = []
-        gathered: dict[tuple[int, int], list[pa.RecordBatch]] = defaultdict(list)
-        for deposit in group:
-            new = self._unseen(deposit.packets)
-            if new.num_rows:
-                first = _place(head, new.num_rows)
-                head = first + new.num_rows - 1
-                gathered[self._address(deposit.address), first // SPAN].append(segment.number(new, first))
-                if stored is not None:
-                    stored.append((deposit.address, new))
-            receipts.append(Receipt(new.num_rows, deposit.packets.num_rows - new.num_rows, head))
-        for (address, span), batches in gathered.items():
-            segment.insert(self.store.writer, address, batches)
-            self._small[address, span] += 1
-            if self._small[address, span] >= MERGE:
-                self._due.add((address, span))
-        return receipts, head
+        self, deposits: Sequence[Deposit], packets: pa.RecordBatch, head: int
+    ) -> tuple[list[Receipt], int, list[tuple[str, pa.RecordBatch]]]:
+        """Store what is new of `packets`, those of the deposits one after the other, behind the cursor `head`.
 
-    def _unseen(self, packets: pa.RecordBatch) -> pa.RecordBatch:
-        """The packets that are new, each once; from here on they are seen."""
-        ids = [bytes.fromhex(packet_id) for packet_id in packets["packet_id"].to_pylist()]
-        new = {
-            packet_id
-            for (packet_id,) in self.store.writer.executemany(
-                "INSERT OR IGNORE INTO seen VALUES (?) RETURNING packet_id", [(packet_id,) for packet_id in ids]
-            )
-        }
-        if len(new) == len(ids):
-            return packets
-        # Backwards, so that of equal packets in one batch the first is the one that stays.
-        first_row = {packet_id: row for row, packet_id in reversed([*enumerate(ids)])}
-        return packets.take(pa.array(sorted(first_row[packet_id] for packet_id in new), pa.int64()))
+        Returns a receipt for each, the new head, and what was new with its addresses, in the order of its cursors.
+        """
+        sizes = [deposit.packets.num_rows for deposit in deposits]
+        stored, packets = self._new(sizes, packets)
+        if not packets.num_rows:
+            return [Receipt(0, rows, head) for rows in sizes], head, []
+        first = segment.place(head, packets.num_rows)
+        numbered = segment.number(packets, first)
+        names = {deposit.address for deposit in deposits}
+        if len(names) == 1:
+            (name,) = names
+            self._insert(self._address(name), first // SPAN, numbered)
+            parts = [(name, packets)]
+        else:
+            parts = _runs(deposits, stored, packets)
+            of_row = np.repeat([self._address(deposit.address) for deposit in deposits], stored)
+            for address in dict.fromkeys(of_row.tolist()):
+                self._insert(address, first // SPAN, numbered.filter(pa.array(of_row == address)))
+        ends = accumulate(stored, initial=first - 1)
+        next(ends)
+        receipts = [Receipt(new, rows - new, end) for new, rows, end in zip(stored, sizes, ends, strict=True)]
+        return receipts, first + packets.num_rows - 1, parts
+
+    def _new(self, sizes: list[int], packets: pa.RecordBatch) -> tuple[list[int], pa.RecordBatch]:
+        """The packets that are new, and how many of them are in each of the deposits of these sizes."""
+        is_new = self._unseen(packets["packet_id"].to_pylist())
+        if is_new is None:
+            return sizes, packets
+        upto = np.concatenate([[0], is_new.cumsum()])
+        return np.diff(upto[[0, *accumulate(sizes)]]).tolist(), packets.filter(pa.array(is_new))
+
+    def _insert(self, address: int, span: int, packets: pa.RecordBatch) -> None:
+        segment.insert(self.store.writer, address, [packets])
+        self._small[address, span] += 1
+        if self._small[address, span] >= MERGE:
+            self._due.add((address, span))
+
+    def _unseen(self, packet_ids: list[str]) -> "np.typing.NDArray[np.bool_] | None":
+        """Which packets are new, each once; None: all. From here on they are seen."""
+        ids = [bytes.fromhex(packet_id) for packet_id in packet_ids]
+        writer = self.store.writer
+        writer.execute("SAVEPOINT seen")
+        before = writer.total_changes()
+        # Sorted, neighbours go to the same page.
+        writer.executemany("INSERT OR IGNORE INTO seen VALUES (?)", [(packet_id,) for packet_id in sorted(ids)])
+        if writer.total_changes() - before == len(ids):
+            writer.execute("RELEASE seen")
+            return None
+        # Asking at once which of them were new would cost those that all are as much again.
+        writer.execute("ROLLBACK TO seen")
+        insert = "INSERT OR IGNORE INTO seen VALUES (?) RETURNING packet_id"
+        new = {packet_id for (packet_id,) in writer.executemany(insert, [(packet_id,) for packet_id in ids])}
+        writer.execute("RELEASE seen")
+        is_new = np.zeros(len(ids), np.bool_)
+        for row, packet_id in enumerate(ids):
+            if packet_id in new:  # of equal packets the first is the one that stays
+                new.remove(packet_id)
+                is_new[row] = True
+        return is_new
 
     def _address(self, name: str) -> int:
         if name not in self._addresses:
@@ -195,6 +251,17 @@ class PacketLog:
                 "INSERT INTO address(name) VALUES (?) ON CONFLICT DO UPDATE SET name = name RETURNING id", (name,)
             ).get
         return self._addresses[name]
+
+    def _note_wal(self, _: apsw.Connection, __: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def _checkpoint(self) -> None:
+        """Behind the answers, so that no deposit waits for it."""
+        try:
+            self.store.writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.Error:
+            logger.exception("the write-ahead log could not be checkpointed; it goes on growing")
 
     def _coalesce(self, address: int, span: int) -> None:
         try:
@@ -205,7 +272,14 @@ class PacketLog:
         self._small.pop((address, span), None)
 
 
-def _place(head: int, rows: int) -> int:
-    """The first cursor for that many packets: the next one, or the next span's first where they would not fit."""
-    first = head + 1
-    return first if first // SPAN == (first + rows - 1) // SPAN else (first // SPAN + 1) * SPAN
+def _runs(
+    deposits: Sequence[Deposit], stored: Sequence[int], packets: pa.RecordBatch
+) -> list[tuple[str, pa.RecordBatch]]:
+    """`packets`, of which so many are of each deposit, cut where the address changes."""
+    runs, at = [], 0
+    for name, same in groupby(zip(deposits, stored, strict=True), lambda one: one[0].address):
+        rows = sum(count for _, count in same)
+        if rows:
+            runs.append((name, packets.slice(at, rows)))
+        at += rows
+    return runs

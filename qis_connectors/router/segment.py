@@ -6,7 +6,6 @@ from typing import cast
 import apsw
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
 
@@ -23,10 +22,16 @@ MERGE = 16
 _TIERS = (16, 256, 4096)
 
 
+def place(head: int, rows: int) -> int:
+    """The first cursor for that many packets: the next one, or the next span's first where they would not fit."""
+    first = head + 1
+    return first if first // SPAN == (first + rows - 1) // SPAN else (first // SPAN + 1) * SPAN
+
+
 def number(batch: pa.RecordBatch, first: int) -> pa.RecordBatch:
     """The packets of `batch` with the cursors `first`, `first` + 1, ..."""
     cursors = pa.array(np.arange(first, first + batch.num_rows, dtype=np.int64))
-    return pa.RecordBatch.from_arrays([*batch.columns, cursors], schema=STORED_SCHEMA)
+    return batch.append_column(STORED_SCHEMA.field(CURSOR), cursors)
 
 
 def decode(payload: bytes) -> pa.RecordBatch:
@@ -39,17 +44,17 @@ def insert(writer: apsw.Connection, address: int, batches: Sequence[pa.RecordBat
     for start in range(0, whole.num_rows, SEGMENT_ROWS):
         batch = whole.slice(start, SEGMENT_ROWS)
         payload = memoryview(batch.serialize())
-        cursors, times = batch[CURSOR], pc.min_max(batch["timestamp_utc"])
+        cursors, times = batch[CURSOR].to_numpy(), batch["timestamp_utc"].to_numpy()
         writer.execute(
             "INSERT INTO segment VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                cursors[0].as_py(),
-                cursors[-1].as_py(),
+                int(cursors[0]),
+                int(cursors[-1]),
                 address,
                 batch.num_rows,
                 len(payload),
-                times["min"].as_py(),
-                times["max"].as_py(),
+                int(times.min()),
+                int(times.max()),
                 payload,
             ),
         )

@@ -22,7 +22,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -34,7 +34,7 @@ from qis_connectors.errors import QisError
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
 from qis_connectors.request import Request, RequestError, check_begin, parse, parse_staging, parse_transaction, within
 from qis_connectors.router import exchange
-from qis_connectors.router.deposit import Append, receive
+from qis_connectors.router.deposit import depositing, receive, staging
 from qis_connectors.router.endpoints import ranges
 from qis_connectors.router.log import PacketLog
 from qis_connectors.router.reading import Summary, read, summaries
@@ -78,15 +78,13 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
         reader: flight.MetadataRecordBatchReader,
         writer: flight.FlightMetadataWriter,
     ) -> None:
-        append: Append
-        name: str | None
         if descriptor.descriptor_type == flight.DescriptorType.PATH:
-            name = address.check(_path(descriptor))
-            append = partial(self._packets.append, name)
+            prepare = depositing(self._packets, address.check(_path(descriptor)))
         else:
             transaction, name = parse_staging(descriptor.command or b"")
-            append = self._transactions.stream(transaction, name and address.check(name))
-        receive(append, address.parts(name)[:2] if name else None, reader, writer)
+            stage = self._transactions.stream(transaction, name and address.check(name))
+            prepare = staging(stage, address.parts(name)[:2] if name else None)
+        receive(prepare, reader, writer)
 
     @_short_errors()
     def do_get(self, _: flight.ServerCallContext, ticket: flight.Ticket) -> flight.GeneratorStream:

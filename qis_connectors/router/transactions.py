@@ -23,7 +23,7 @@ import pyarrow as pa
 from qis_connectors.errors import QisError
 from qis_connectors.outgoing import by_address
 from qis_connectors.receipt import Receipt, decode
-from qis_connectors.router.deposit import Append
+from qis_connectors.router.deposit import Stage
 from qis_connectors.router.log import PacketLog
 from qis_connectors.router.staging import Staging
 from qis_connectors.router.store import StoreError
@@ -74,7 +74,7 @@ class Transactions:
             self._open[name] = Staging(self._folder / name)
         return name
 
-    def stream(self, name: str, address: str | None) -> Append:
+    def stream(self, name: str, address: str | None) -> Stage:
         """What stages complete packets, all for `address` or each for that of its domain and problem_type.
 
         TransactionError where the transaction is not open.
@@ -108,10 +108,10 @@ class Transactions:
             if receipt := self._receipt(name):  # by somebody else, while we waited for the lock
                 return receipt
             staging.check_open()
-            answer: Future[Receipt | StoreError] = Future()
+            answer: Future[Receipt | QisError] = Future()
             self._log.commit(staging.parts(), lambda writer, receipt: _record(writer, name, receipt), answer.set_result)
             receipt_or_error = answer.result()
-            if isinstance(receipt_or_error, StoreError):
+            if isinstance(receipt_or_error, QisError):
                 raise receipt_or_error
             self._drop(name, staging)
         return receipt_or_error

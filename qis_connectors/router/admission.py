@@ -1,0 +1,90 @@
+"""Which deposits may be stored: small ones are checked together, for one row costs almost what a hundred do."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Protocol
+
+import pyarrow as pa
+
+from qis_connectors import packet
+from qis_connectors.errors import QisError
+from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, PacketError
+from qis_connectors.receipt import Receipt
+
+
+class Stream(Protocol):
+    """What a deposit came in. Nothing is stored behind a batch of it that was refused."""
+
+    failure: QisError | None
+
+
+@dataclass(frozen=True)
+class Deposit:
+    """`problem` is the domain and problem type its packets must have, None where they are complete and checked."""
+
+    address: str
+    packets: pa.RecordBatch
+    size: int
+    done: Callable[[Receipt | QisError], None]
+    problem: tuple[str, ...] | None = None
+    stream: Stream | None = None
+
+
+def admit(group: Sequence[Deposit]) -> tuple[pa.RecordBatch, list[QisError | None]]:
+    """The packets of those that may be stored, complete and in order, and of each deposit why it may not."""
+    if not any(deposit.stream and deposit.stream.failure for deposit in group):
+        try:
+            return _complete(group), [None] * len(group)
+        except PacketError:
+            pass  # whose it is shows when each is looked at by itself
+    batches: list[pa.RecordBatch] = []
+    refusals: list[QisError | None] = []
+    failed: dict[int, QisError] = {}
+    for deposit in group:
+        stream = id(deposit.stream or deposit)
+        refusal = failed.get(stream) or (deposit.stream.failure if deposit.stream else None)
+        if refusal is None:
+            try:
+                batches.append(_complete([deposit]))
+            except PacketError as error:
+                refusal = failed[stream] = error
+        refusals.append(refusal)
+    return _concatenated([*batches, _NOTHING]), refusals
+
+
+def check_problem(packets: pa.RecordBatch, problem: tuple[str, ...]) -> None:
+    """PacketError where a packet does not belong to the address of this domain and problem type."""
+    for field, wanted in zip(("domain", "problem_type"), problem, strict=True):
+        values = packets[field].to_pylist()
+        for value in set(values) - {wanted}:
+            reason = f"{value!r:.60} is not the {wanted!r:.60} of the address it is deposited at"
+            raise PacketError(field, reason, values.index(value))
+
+
+def _complete(deposits: Sequence[Deposit]) -> pa.RecordBatch:
+    batches = []
+    for _, alike in groupby(deposits, lambda deposit: (deposit.problem is None, len(deposit.packets.schema))):
+        run = list(alike)
+        whole = _concatenated([deposit.packets for deposit in run])
+        if run[0].problem is not None:
+            whole = packet.complete(whole)
+            _check_problems(run, whole)
+        batches.append(whole)
+    return _concatenated(batches)
+
+
+def _check_problems(deposits: Sequence[Deposit], packets: pa.RecordBatch) -> None:
+    at = 0
+    for problem, alike in groupby(deposits, lambda deposit: deposit.problem):
+        assert problem is not None
+        rows = sum(deposit.packets.num_rows for deposit in alike)
+        check_problem(packets.slice(at, rows), problem)
+        at += rows
+
+
+def _concatenated(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+
+
+_NOTHING = pa.RecordBatch.from_pylist([], schema=OUTCOME_PACKET_SCHEMA)
