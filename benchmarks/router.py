@@ -4,11 +4,6 @@ Every figure is a ratio, or is set beside another, out of the same run, measured
 one day means anything by itself. Servers and clients are processes of their own.
 """
 
-import argparse
-import json
-import shutil
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,31 +11,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 import json_http
 import pyarrow as pa
+from figures import Figure, main
 from load import ADDRESS, WINDOW, awaited_milliseconds, deposits_per_second, packets, paired, read_seconds
 from pyarrow import flight
 from stores import fill_many_addresses, fill_one_by_one, server, start_after_kill
 
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
-
-
-@dataclass(frozen=True)
-class Figure:
-    """`hold` is '>= x' or '<= x'; empty: shown beside, promises nothing."""
-
-    figure: str
-    value: float
-    hold: str
-    behind: str
-
-    @property
-    def ok(self) -> bool | None:
-        if not self.hold:
-            return None
-        sign, bound = self.hold.split()
-        return self.value >= float(bound) if sign == ">=" else self.value <= float(bound)
 
 
 @dataclass(frozen=True)
@@ -56,11 +36,14 @@ QUICK = Size(0.25, 3, (100_000,), (10_000, 100_000, 1_000_000), 10_000)
 FULL = Size(3, 5, (100_000, 1_000_000), (10_000, 100_000, 1_000_000, 10_000_000), 100_000)
 
 
-def figures(folder: Path, size: Size) -> Iterator[Figure]:
-    yield from deposits(folder, size)
-    for rows in size.read:
-        yield from reads(folder / f"read-{rows}", rows, size)
-    yield from growth(folder, size)
+def measure(quick: bool) -> Iterator[Figure]:
+    size = QUICK if quick else FULL
+    with TemporaryDirectory(prefix="qis-benchmark-") as name:
+        folder = Path(name)
+        yield from deposits(folder, size)
+        for rows in size.read:
+            yield from reads(folder / f"read-{rows}", rows, size)
+        yield from growth(folder, size)
 
 
 def deposits(folder: Path, size: Size) -> Iterator[Figure]:
@@ -171,25 +154,5 @@ def put(url: str, table: pa.Table, rows: int) -> None:
             writer.write_table(table, max_chunksize=rows)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="within 50 seconds, on smaller stores")
-    parser.add_argument("--json", action="store_true", help="one array of objects on stdout")
-    options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="qis-benchmark-"))
-    found = []
-    try:
-        for figure in figures(folder, QUICK if options.quick else FULL):
-            found.append(figure)
-            mark = {True: "ok", False: "MISSED", None: ""}[figure.ok]
-            line = f"{figure.figure:54} {figure.value:8.2f}  {figure.hold:7} {mark:7} {figure.behind}\n"
-            (sys.stderr if options.json else sys.stdout).write(line)
-    finally:
-        shutil.rmtree(folder)
-    if options.json:
-        rows = [{"figure": one.figure, "value": one.value, "hold": one.hold, "ok": one.ok} for one in found]
-        sys.stdout.write(json.dumps(rows) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    main("The router beside its floors", measure)

@@ -5,24 +5,22 @@ and nobody waits for a timer. Every stored packet has a cursor, an int64 that gr
 """
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import accumulate, groupby
+from itertools import accumulate
 from pathlib import Path
 from threading import Condition, Thread
 
 import apsw
-import numpy as np
 import pyarrow as pa
 
 from qis_connectors.errors import QisError
 from qis_connectors.receipt import Receipt
-from qis_connectors.router import segment
 from qis_connectors.router.admission import Deposit, admit
 from qis_connectors.router.feed import Feed
-from qis_connectors.router.segment import MERGE, SPAN
+from qis_connectors.router.segment import SPAN
 from qis_connectors.router.store import Store, StoreError
+from qis_connectors.router.storing import Storing
 
 MAX_QUEUED_BYTES = 64 << 20
 CACHE_KIB = 64 << 10
@@ -51,9 +49,7 @@ class PacketLog:
         self.store.writer.set_wal_hook(self._note_wal)
         self.head: int = self.store.writer.execute("SELECT coalesce(max(last), 0) FROM segment").get
         self.feed = Feed(self.head)
-        self._addresses: dict[str, int] = {}
-        self._small: Counter[tuple[int, int]] = Counter()  # segments stored since the last merge, by address and span
-        self._due: set[tuple[int, int]] = set()
+        self._storing = Storing(self.store)
         self._queue: list[Deposit | _Transaction] = []
         self._queued_bytes = 0
         self._is_stopped = False
@@ -113,8 +109,7 @@ class PacketLog:
                 self._commit_transaction(group)
             else:
                 self._commit(group)
-            while self._due:
-                self._coalesce(*self._due.pop())
+            self._storing.merge_due()
             if self._wal_pages > CHECKPOINT_PAGES:
                 self._checkpoint()
 
@@ -144,9 +139,7 @@ class PacketLog:
             packets, refusals = admit(group)
             deposits = [deposit for deposit, refusal in zip(group, refusals, strict=True) if not refusal]
             with self.store.writing():
-                receipts, head, stored = self._write(deposits, packets, self.head)
-            if head // SPAN > self.head // SPAN:
-                self._small.clear()
+                receipts, head, stored = self._storing.put(deposits, packets, self.head)
             told = iter(receipts)
             answers, self.head = [refusal or next(told) for refusal in refusals], head
         except Exception as error:  # one thread serves everybody: it answers and goes on, whatever happened
@@ -163,11 +156,9 @@ class PacketLog:
             with self.store.writing() as writer:
                 for address, packets in transaction.parts:
                     part = Deposit(address, packets, 0, transaction.done)
-                    (stored,), head, _ = self._write([part], packets, head)
+                    (stored,), head, _ = self._storing.put([part], packets, head)
                     receipt += stored
                 transaction.record(writer, receipt)
-            if head // SPAN > self.head // SPAN:
-                self._small.clear()
             self.head = head
             transaction.done(receipt)
             self.feed.pass_over(head)  # it may be larger than memory: who waits reads it from the store
@@ -176,81 +167,9 @@ class PacketLog:
             transaction.done(self._failure(error))
 
     def _failure(self, error: Exception) -> StoreError:
-        self._addresses.clear()  # what was rolled back must not stay known
+        self._storing.forget()
         reason = "the disk is full" if isinstance(error, apsw.FullError) else "its log has the details"
         return StoreError(f"the router cannot store packets: {reason}")
-
-    def _write(
-        self, deposits: Sequence[Deposit], packets: pa.RecordBatch, head: int
-    ) -> tuple[list[Receipt], int, list[tuple[str, pa.RecordBatch]]]:
-        """Store what is new of `packets`, those of the deposits one after the other, behind the cursor `head`.
-
-        Returns a receipt for each, the new head, and what was new with its addresses, in the order of its cursors.
-        """
-        sizes = [deposit.packets.num_rows for deposit in deposits]
-        stored, packets = self._new(sizes, packets)
-        if not packets.num_rows:
-            return [Receipt(0, rows, head) for rows in sizes], head, []
-        first = segment.place(head, packets.num_rows)
-        numbered = segment.number(packets, first)
-        names = {deposit.address for deposit in deposits}
-        if len(names) == 1:
-            (name,) = names
-            self._insert(self._address(name), first // SPAN, numbered)
-            parts = [(name, packets)]
-        else:
-            parts = _runs(deposits, stored, packets)
-            of_row = np.repeat([self._address(deposit.address) for deposit in deposits], stored)
-            for address in dict.fromkeys(of_row.tolist()):
-                self._insert(address, first // SPAN, numbered.filter(pa.array(of_row == address)))
-        ends = accumulate(stored, initial=first - 1)
-        next(ends)
-        receipts = [Receipt(new, rows - new, end) for new, rows, end in zip(stored, sizes, ends, strict=True)]
-        return receipts, first + packets.num_rows - 1, parts
-
-    def _new(self, sizes: list[int], packets: pa.RecordBatch) -> tuple[list[int], pa.RecordBatch]:
-        """The packets that are new, and how many of them are in each of the deposits of these sizes."""
-        is_new = self._unseen(packets["packet_id"].to_pylist())
-        if is_new is None:
-            return sizes, packets
-        upto = np.concatenate([[0], is_new.cumsum()])
-        return np.diff(upto[[0, *accumulate(sizes)]]).tolist(), packets.filter(pa.array(is_new))
-
-    def _insert(self, address: int, span: int, packets: pa.RecordBatch) -> None:
-        segment.insert(self.store.writer, address, [packets])
-        self._small[address, span] += 1
-        if self._small[address, span] >= MERGE:
-            self._due.add((address, span))
-
-    def _unseen(self, packet_ids: list[str]) -> "np.typing.NDArray[np.bool_] | None":
-        """Which packets are new, each once; None: all. From here on they are seen."""
-        ids = [bytes.fromhex(packet_id) for packet_id in packet_ids]
-        writer = self.store.writer
-        writer.execute("SAVEPOINT seen")
-        before = writer.total_changes()
-        # Sorted, neighbours go to the same page.
-        writer.executemany("INSERT OR IGNORE INTO seen VALUES (?)", [(packet_id,) for packet_id in sorted(ids)])
-        if writer.total_changes() - before == len(ids):
-            writer.execute("RELEASE seen")
-            return None
-        # Asking at once which of them were new would cost those that all are as much again.
-        writer.execute("ROLLBACK TO seen")
-        insert = "INSERT OR IGNORE INTO seen VALUES (?) RETURNING packet_id"
-        new = {packet_id for (packet_id,) in writer.executemany(insert, [(packet_id,) for packet_id in ids])}
-        writer.execute("RELEASE seen")
-        is_new = np.zeros(len(ids), np.bool_)
-        for row, packet_id in enumerate(ids):
-            if packet_id in new:  # of equal packets the first is the one that stays
-                new.remove(packet_id)
-                is_new[row] = True
-        return is_new
-
-    def _address(self, name: str) -> int:
-        if name not in self._addresses:
-            self._addresses[name] = self.store.writer.execute(
-                "INSERT INTO address(name) VALUES (?) ON CONFLICT DO UPDATE SET name = name RETURNING id", (name,)
-            ).get
-        return self._addresses[name]
 
     def _note_wal(self, _: apsw.Connection, __: str, pages: int) -> int:
         self._wal_pages = pages
@@ -262,24 +181,3 @@ class PacketLog:
             self.store.writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error:
             logger.exception("the write-ahead log could not be checkpointed; it goes on growing")
-
-    def _coalesce(self, address: int, span: int) -> None:
-        try:
-            with self.store.writing() as writer:
-                segment.coalesce(writer, address, span)
-        except Exception:
-            logger.exception("segments could not be merged; they stay as they are")
-        self._small.pop((address, span), None)
-
-
-def _runs(
-    deposits: Sequence[Deposit], stored: Sequence[int], packets: pa.RecordBatch
-) -> list[tuple[str, pa.RecordBatch]]:
-    """`packets`, of which so many are of each deposit, cut where the address changes."""
-    runs, at = [], 0
-    for name, same in groupby(zip(deposits, stored, strict=True), lambda one: one[0].address):
-        rows = sum(count for _, count in same)
-        if rows:
-            runs.append((name, packets.slice(at, rows)))
-        at += rows
-    return runs
