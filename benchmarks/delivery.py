@@ -11,7 +11,6 @@ The router delivers what is on the disk, so its delay has an fsync in it and the
 takes, appended in the same folder between the rounds, stands beside them. TMPDIR chooses the disk.
 """
 
-import json
 import os
 import tempfile
 import threading
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from figures import Figure, main
+from load import packets
 from pyarrow import flight
 
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, complete
@@ -82,7 +82,6 @@ class Load:
         self._sent = 0
         self._delivered: SimpleQueue[int] = SimpleQueue()
         self._client = flight.connect(url)
-        self._number = 0
         self._writer, self._acks = self._client.do_put(flight.FlightDescriptor.for_path(HERE), OUTCOME_PACKET_SCHEMA)
         self._streams = []
         for _ in range(subscribers):
@@ -97,8 +96,7 @@ class Load:
     def deposit(self, number: int) -> None:
         """So many packets, one after the other, each to everybody."""
         for _ in range(number):
-            self._number += 1
-            batch = packet(self._number)
+            batch = complete(packets(1))
             start = time.monotonic_ns()
             self._writer.write_batch(batch)
             self._acks.read()
@@ -127,30 +125,6 @@ class Delays:
 
     p50: float
     p99: float
-
-
-def packet(number: int) -> pa.RecordBatch:
-    row = {
-        "node_id": "site-a",
-        "timestamp_utc": time.time_ns() // 1_000_000,
-        "domain": "clinical.tuberculosis",
-        "problem_type": "bcg_vaccine",
-        "model_architecture": "two_arm_comparison",
-        "training_phase": "follow_up_14d",
-        "metric_name": "log_risk_ratio",
-        "metric_delta": -0.5,
-        "metric_value": 0.25,
-        "confidence": 0.875,
-        "intervention_type": "bcg_vaccination",
-        "intervention_params": json.dumps({"dose": number}),
-        "outcome_decile": 5,
-        "sample_count": 262,
-        "raw_data_hash": "0" * 64,
-        "metric_stderr": 0.25,
-        "context": '{"latitude":44}',
-        "sequence": number,
-    }
-    return complete(pa.RecordBatch.from_pylist([row], schema=OUTCOME_PACKET_SCHEMA))
 
 
 @contextmanager

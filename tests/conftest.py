@@ -1,5 +1,8 @@
 """Packets to send and a real router to send them to."""
 
+import subprocess
+import sys
+
 import pyarrow as pa
 import pytest
 from meta_analysis import classic, run
@@ -56,3 +59,34 @@ def router(tmp_path):
 def classic_answers():
     """Every answer to the four classic data sets."""
     return run(classic())
+
+
+SERVE = """
+import sys
+from pathlib import Path
+from qis_connectors.router import Router
+router = Router(Path(sys.argv[1]), sys.argv[2])
+print(router.url, flush=True)
+router.serve()
+"""
+
+
+@pytest.fixture
+def router_process(tmp_path):
+    """router_process(argument="grpc://127.0.0.1:0", script=SERVE) -> (process, url): a router in a process of its own.
+
+    All of a test's are on one and the same store.
+    """
+    started = []
+
+    def run(argument="grpc://127.0.0.1:0", script=SERVE):
+        command = [sys.executable, "-c", script, str(tmp_path / "store"), argument]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        return process, process.stdout.readline().strip()
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()

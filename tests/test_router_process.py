@@ -2,8 +2,6 @@
 
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 
@@ -15,36 +13,9 @@ from qis_connectors.errors import QisError
 from qis_connectors.receipt import Receipt
 from qis_connectors.router import Router
 
-SERVE = """
-import sys
-from pathlib import Path
-from qis_connectors.router import Router
-router = Router(Path(sys.argv[1]), "grpc://127.0.0.1:0")
-print(router.url, flush=True)
-router.serve()
-"""
 
-
-@pytest.fixture
-def start(tmp_path):
-    """start() -> (process, url) of a router on one and the same store."""
-    started = []
-
-    def run():
-        command = [sys.executable, "-c", SERVE, str(tmp_path / "store")]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        started.append(process)
-        return process, process.stdout.readline().strip()
-
-    yield run
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def test_what_was_acknowledged_survives_kill_9(start, packets):
-    process, url = start()
+def test_what_was_acknowledged_survives_kill_9(router_process, packets):
+    process, url = router_process()
     with RouterClient(url) as client:
         identity = client.store
         for at in range(20):
@@ -52,7 +23,7 @@ def test_what_was_acknowledged_survives_kill_9(start, packets):
     assert receipt == Receipt(1, 0, 20)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    _, url = start()
+    _, url = router_process()
     with RouterClient(url) as client:
         assert client.store == identity
         assert client.read("*").table.num_rows == 20
@@ -60,13 +31,13 @@ def test_what_was_acknowledged_survives_kill_9(start, packets):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_in_order(start, packets, number):
-    process, url = start()
+def test_a_signal_ends_it_in_order(router_process, packets, number):
+    process, url = router_process()
     with RouterClient(url) as client:
         client.deposit(packets(3))
     process.send_signal(number)
     assert process.wait(timeout=10) == 0
-    _, url = start()
+    _, url = router_process()
     with RouterClient(url) as client:
         assert client.stats()["packets"] == 3
 

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from threading import Event, Thread
 
@@ -46,25 +44,6 @@ router.serve()
 def client(router):
     with RouterClient(router.url) as client:
         yield client
-
-
-@pytest.fixture
-def start(tmp_path):
-    """start(when="never") -> (process, url) of a router on one and the same store."""
-    started = []
-
-    def run(when="never"):
-        process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(tmp_path / "store"), when], stdout=subprocess.PIPE, text=True
-        )
-        started.append(process)
-        return process, process.stdout.readline().strip()
-
-    yield run
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 def seen(client):
@@ -271,8 +250,8 @@ def test_a_restart_keeps_what_is_staged_and_an_end_in_order_too(tmp_path, packet
 
 
 @pytest.mark.parametrize("when", ["stage", "0", "2", "drop"])
-def test_kill_9_loses_nothing_and_shows_nothing_half(start, packets, when):
-    process, url = start("never" if when == "stage" else when)
+def test_kill_9_loses_nothing_and_shows_nothing_half(router_process, packets, when):
+    process, url = router_process("never" if when == "stage" else when, SERVE)
     with RouterClient(url) as client:
         transaction = client.transaction()
         transaction.deposit(pa.concat_tables([packets(5, problem_type=f"p{at}") for at in range(4)]))
@@ -282,7 +261,7 @@ def test_kill_9_loses_nothing_and_shows_nothing_half(start, packets, when):
             with pytest.raises(QisError):
                 transaction.commit()
         assert process.wait(timeout=10) == -signal.SIGKILL
-    process, url = start()
+    process, url = router_process("never", SERVE)
     with RouterClient(url) as client:
         assert seen(client) == ((20, 20, 4) if when == "drop" else (0, 0, 0))
         joined = client.transaction(transaction.id)

@@ -22,32 +22,6 @@ from qis_connectors.router import Router
 
 HERE = "clinical.tuberculosis/bcg_vaccine"
 PROBLEM = {"domain": "clinical.tuberculosis", "problem_type": "bcg_vaccine"}
-SERVE = """
-import sys
-from pathlib import Path
-from qis_connectors.router import Router
-router = Router(Path(sys.argv[1]), sys.argv[2])
-print(router.url, flush=True)
-router.serve()
-"""
-
-
-@pytest.fixture
-def serve(tmp_path):
-    """serve(listen) -> (process, url) of a router on one and the same store."""
-    started = []
-
-    def run(listen="grpc://127.0.0.1:0"):
-        command = [sys.executable, "-c", SERVE, str(tmp_path / "store"), listen]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        started.append(process)
-        return process, process.stdout.readline().strip()
-
-    yield run
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 @pytest.fixture
@@ -161,8 +135,8 @@ def test_a_router_that_restarts_is_gone_on_with(tmp_path, packets, caplog):
     assert [line.endswith(("; trying again", "is back")) for line in caplog.messages] == [True, True]
 
 
-def test_kill_9_under_a_depositor_loses_and_repeats_nothing(serve, packets):
-    process, url = serve()
+def test_kill_9_under_a_depositor_loses_and_repeats_nothing(router_process, packets):
+    process, url = router_process()
     with RouterClient(url) as client:
         news = client.watch("*")
     is_over = threading.Event()
@@ -182,7 +156,7 @@ def test_kill_9_under_a_depositor_loses_and_repeats_nothing(serve, packets):
             time.sleep(0.3)
             process.send_signal(signal.SIGKILL)
             process.wait()
-            process, _ = serve(url)
+            process, _ = router_process(url)
         time.sleep(0.3)
         is_over.set()
 
@@ -212,9 +186,9 @@ def test_another_store_is_read_from_its_beginning_and_said(tmp_path, packets, ca
     assert f"router {first.url} has another store than before: reading it from its beginning" in caplog.messages
 
 
-def test_a_router_that_has_gone_silent_is_tried_again(serve, packets, monkeypatch, caplog):
+def test_a_router_that_has_gone_silent_is_tried_again(router_process, packets, monkeypatch, caplog):
     monkeypatch.setattr(watching, "SILENCE_SECONDS", 0.4)
-    process, url = serve()
+    process, url = router_process()
     with RouterClient(url) as client:
         client.deposit(packets(1))
         with closing(client.watch(HERE)) as news:
