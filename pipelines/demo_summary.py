@@ -1,6 +1,9 @@
 """What the demo prints at its end, read from the workspace it leaves."""
 
+import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -97,6 +100,9 @@ def _next(loop: Loop) -> Iterator[str]:
     select = f'SELECT method, estimate, se, tau2 FROM \\"{loop.answer("pooled")}\\"'
     yield f"\nIn {loop.root}: report.html, forest.svg, forest.png, packets (Delta), answers, router (its store)"
     yield "\nTo type next:"
-    yield f"  .venv/bin/qis synthesize --table {loop.table}"
-    yield f"""  .venv/bin/python -c "import duckdb; duckdb.sql('{select}').show()\""""
-    yield "  make ui" if str(loop.root) == USUAL_OUT else f"  make ui OUT={loop.root}"
+    folder = Path(sys.prefix) / "bin"
+    commands = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    yield f"  {commands}/qis synthesize --table {loop.table}"
+    yield f"""  {commands}/python -c "import duckdb; duckdb.sql('{select}').show()\""""
+    if find_spec("dagster"):
+        yield "  make ui" if str(loop.root) == USUAL_OUT else f"  make ui OUT={loop.root}"
