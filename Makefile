@@ -32,13 +32,13 @@ demo: install  ## the BCG loop end to end, as the Dagster assets run it; results
 ui: install  ## the Dagster page on the same pipeline and the same data
 	@$(BIN)/python -m dagster_project.ui --out $(OUT)
 
-test: install  ## every test that is not marked slow
+test: install  ## every test
 	@$(BIN)/pytest
 
 bench: install  ## the benchmarks, each with what it is held to
 	@for one in benchmarks/*.py; do grep -q __main__ $$one && $(BIN)/python $$one; done
 
-check: install  ## lint, format, types
+check: install  ## lint, format, types, import arrows
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy

@@ -18,14 +18,18 @@ def answers_from(table: Path, names: Sequence[str] | None = None) -> dict[str, p
 
     Raises PacketTableError where there is no packet table and SynthesisError for a name that no file of sql/ has.
     """
-    with duckdb.connect() as connection:
-        PacketTable(table).relation(connection).create_view("packets")
-        return synthesize(connection, names)
+    return _answers(PacketTable(table), names)
 
 
 def report_from(table: Path, out: Path) -> Path:
-    """The HTML report on the packet table at `table`, written to `out`."""
+    """The HTML report on the packet table at `table`, written to `out`; packets and answers are of one version."""
     snapshot = PacketTable(table)
     with duckdb.connect() as connection:
         packets = snapshot.relation(connection).to_arrow_table()
-    return write_report(answers_from(table, REPORTED), packets, out, table_version=snapshot.version)
+    return write_report(_answers(snapshot, REPORTED), packets, out, table_version=snapshot.version)
+
+
+def _answers(snapshot: PacketTable, names: Sequence[str] | None) -> dict[str, pa.Table]:
+    with duckdb.connect() as connection:
+        snapshot.relation(connection).create_view("packets")
+        return synthesize(connection, names)

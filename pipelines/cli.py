@@ -130,7 +130,7 @@ def query(
     router: RouterUrl,
     since: Annotated[int | None, typer.Option(help="Only what was stored after this cursor.")] = None,
     columns: Annotated[str | None, typer.Option(help="Only these columns: a,b,c.")] = None,
-    limit: Annotated[int | None, typer.Option(min=0, help="At most so many packets.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many packets.")] = None,
     form: Form = Format.table,
 ) -> None:
     """Print the packets at an address, and on standard error the cursor to go on from."""

@@ -159,12 +159,13 @@ class PacketLog:
                     (stored,), head, _ = self._storing.put([part], packets, head)
                     receipt += stored
                 transaction.record(writer, receipt)
-            self.head = head
-            transaction.done(receipt)
-            self.feed.pass_over(head)  # it may be larger than memory: who waits reads it from the store
         except Exception as error:
             logger.exception("commit of a transaction failed")
             transaction.done(self._failure(error))
+            return
+        self.head = head
+        transaction.done(receipt)
+        self.feed.pass_over(head)  # it may be larger than memory: who waits reads it from the store
 
     def _failure(self, error: Exception) -> StoreError:
         self._storing.forget()
