@@ -1,7 +1,9 @@
 """Packets to send and a real router to send them to."""
 
+import resource
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pytest
@@ -59,6 +61,22 @@ def router(tmp_path):
 def classic_answers():
     """Every answer to the four classic data sets."""
     return run(classic())
+
+
+@pytest.fixture
+def full_disk():
+    """with full_disk(bytes): no file of this process can be written to beyond so many bytes."""
+
+    @contextmanager
+    def limit(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit
 
 
 SERVE = """

@@ -1,17 +1,18 @@
+import time
 from concurrent.futures import Future
 
-import apsw
 import pyarrow as pa
 import pytest
 
 from qis_connectors import filters, packet
 from qis_connectors.address import Pattern
 from qis_connectors.receipt import Receipt
+from qis_connectors.router.chunk import CURSOR, SPAN
 from qis_connectors.router.log import PacketLog
 from qis_connectors.router.reading import read
-from qis_connectors.router.segment import CURSOR, SPAN, due_for_merge
-from qis_connectors.router.store import Store, StoreError
-from qis_connectors.router.transactions import Transactions
+from qis_connectors.router.store import StoreError
+from qis_connectors.router.tail import due_for_merge
+from qis_connectors.router.view import View
 
 HERE = "clinical.tuberculosis/bcg_vaccine"
 ELSEWHERE = "clinical.tuberculosis/other"
@@ -41,10 +42,6 @@ def times(batches):
     return [time - 1_700_000_000_000 for batch, _ in batches for time in batch["timestamp_utc"].to_pylist()]
 
 
-def segments(log):
-    return [rows for (rows,) in log.store.writer.execute("SELECT packets FROM segment ORDER BY first")]
-
-
 def test_a_packet_is_stored_once_within_a_batch_and_across_batches(log, packets):
     three = packets(3)
     assert append(log, pa.concat_tables([three, three.slice(1)]).combine_chunks()) == [Receipt(3, 2, 3)]
@@ -68,24 +65,23 @@ def test_reopening_keeps_packets_cursor_and_identity(tmp_path, packets):
 def test_one_row_deposits_read_back_as_one_batch_in_order(log, packets):
     for at in range(300):
         append(log, packets(1, at))
-    assert len(segments(log)) < 40
-    assert sum(segments(log)) == 300
+    assert len(log.tail.chunks) < 40
     ((batch, cursor),) = batches_of(log, HERE)
     assert (batch.num_rows, cursor) == (300, 300)
     assert times([(batch, cursor)]) == list(range(300))
 
 
-def test_small_segments_stay_few_and_are_rewritten_three_times_at_most():
-    newest_first, rewritten = [], 0
+def test_small_chunks_stay_few_and_are_copied_three_times_at_most():
+    newest_first, copied = [], 0
     for deposits in range(1, 20_001):
         newest_first.insert(0, 1)
         if deposits % 16 == 0:
             while due := due_for_merge(newest_first):
                 newest_first[:due] = [sum(newest_first[:due])]
-                rewritten += newest_first[0]
+                copied += newest_first[0]
     assert sum(newest_first) == 20_000
     assert len([rows for rows in newest_first if rows < 4096]) <= 3 * 16
-    assert rewritten <= 3 * 20_000
+    assert copied <= 3 * 20_000
 
 
 def test_addresses_come_interleaved_in_the_order_of_storing(log, packets):
@@ -108,25 +104,64 @@ def test_reading_goes_on_from_any_cursor_it_has_given_out(log, packets):
     assert [(batch.num_rows, at) for batch, at in batches_of(log, "not/here")] == [(0, 10)]
 
 
-def test_a_slow_reader_misses_nothing_that_is_merged_meanwhile(log, packets):
-    big = pa.concat_tables([packets(10_000, 10_000 * at) for at in range(3)])
-    append(log, big)
+@pytest.mark.parametrize("pattern", [HERE, "*"])
+def test_a_slow_reader_misses_nothing_that_is_packed_and_merged_meanwhile(log, packets, pattern):
+    for at in range(3):
+        append(log, packets(20_000, 20_000 * at))
+        log._flush()
     for at in range(15):
-        append(log, packets(1, 30_000 + at))
-    reading = read(log, Pattern(HERE), ["timestamp_utc"])
+        append(log, packets(1, 60_000 + at))
+    reading = read(log, Pattern(pattern), ["timestamp_utc"])
     first = next(reading)
     for at in range(15, 40):
-        append(log, packets(1, 30_000 + at))
-    assert times([first, *reading]) == list(range(30_015))
+        append(log, packets(1, 60_000 + at))
+        log._flush()
+    while len(list((log.store.folder / "packs").iterdir())) > 7:
+        time.sleep(0.01)
+    assert times([first, *reading]) == list(range(60_015))
+    assert times(batches_of(log)) == list(range(60_040))
 
 
-def test_no_segment_crosses_a_span_and_order_holds_across_spans(log, packets):
+def test_packs_and_runs_of_ids_stay_few(log, packets):
+    log.head = SPAN - 20
+    for at in range(70):
+        append(log, packets(1, at), (HERE, ELSEWHERE)[at % 2])
+        log._flush()
+    folder = log.store.folder
+    deadline = time.monotonic() + 10
+    while len(list((folder / "packs").iterdir())) > 9 or len(list((folder / "ids").iterdir())) > 16:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert times(batches_of(log)) == list(range(70))
+    assert times(batches_of(log, HERE)) == list(range(0, 70, 2))
+    assert append(log, packets(71)) == [Receipt(1, 70, log.head)]
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_many_addresses_at_once(log, packets, is_packed):
+    names = [f"clinical.tuberculosis/p{at % 7}" for at in range(200)]
+    for at, name in enumerate(names):
+        append(log, packets(3, 3 * at), name)
+    if is_packed:
+        log._flush()
+    for name in set(names):
+        own = [3 * at + row for at in range(200) if names[at] == name for row in range(3)]
+        assert times(batches_of(log, name)) == own
+    assert times(batches_of(log, "clinical.*")) == list(range(600))
+    found = View(log, Pattern("*")).summaries()
+    assert {one.address: one.packets for one in found} == {name: 3 * names.count(name) for name in names}
+    assert {(one.first_time, one.last_time) for one in found[:1]} == {(1_700_000_000_000, 1_700_000_000_590)}
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_no_chunk_crosses_a_span_and_order_holds_across_spans(log, packets, is_packed):
     log.head = SPAN - 4
     append(log, packets(2))
     append(log, packets(3, 2, problem_type="other"), ELSEWHERE)
     append(log, packets(3, 5))
-    firsts = list(log.store.writer.execute("SELECT first, last FROM segment ORDER BY first"))
-    assert all(first // SPAN == last // SPAN for first, last in firsts)
+    assert all(chunk.first // SPAN == chunk.last // SPAN for chunk in log.tail.chunks)
+    if is_packed:
+        log._flush()
     assert times(batches_of(log)) == list(range(8))
     assert times(batches_of(log, HERE)) == [0, 1, 5, 6, 7]
     assert times(batches_of(log, since=SPAN)) == [3, 4, 5, 6, 7]
@@ -137,6 +172,7 @@ def test_a_stretch_with_nothing_to_keep_shows_as_a_cursor_that_moves_on(log, pac
         log.head = max(log.head, span * SPAN)
         append(log, packets(2, 10 * span))
         append(log, packets(2, 10 * span + 5, problem_type="other"), ELSEWHERE)
+    log._flush()
     where = filters.parse(["timestamp_utc", "in", [1_700_000_000_001, 1_700_000_000_035]])
     found = list(read(log, Pattern("*"), ["timestamp_utc"], where=where))
     assert [batch["timestamp_utc"].to_pylist() for batch, _ in found] == [
@@ -149,25 +185,27 @@ def test_a_stretch_with_nothing_to_keep_shows_as_a_cursor_that_moves_on(log, pac
     assert all(times(read(log, Pattern("*"), ["timestamp_utc"], at, where=where)) == [35] for _, at in found[:-1])
 
 
-def test_a_store_from_before_there_were_transactions_is_taken(tmp_path):
-    Store(tmp_path).close()
-    with apsw.Connection(str(tmp_path / "packets.db")) as database:
-        database.execute("DROP TABLE committed")
-    database.close()
-    log = PacketLog(tmp_path)
-    assert Transactions(log).begin()
-    log.close()
-
-
-def test_a_full_disk_refuses_and_recovers(log, packets):
+def test_a_full_disk_refuses_and_recovers(log, packets, full_disk):
     append(log, packets(2))
-    pages = log.store.writer.pragma("page_count")
-    log.store.writer.pragma("max_page_count", pages)
-    (refusal,) = append(log, packets(500))
+    with full_disk(8192):
+        (refusal,) = append(log, packets(500))
     assert str(refusal) == "the router cannot store packets: the disk is full"
     assert times(batches_of(log)) == [0, 1]
-    log.store.writer.pragma("max_page_count", 2**30)
     assert append(log, packets(500)) == [Receipt(498, 2, 500)]
+
+
+def test_what_cannot_be_packed_stays_in_the_journal(tmp_path, packets, full_disk):
+    log = PacketLog(tmp_path)
+    append(log, packets(500))
+    with full_disk(8192), pytest.raises(OSError, match="File too large"):
+        log._flush()
+    assert times(batches_of(log)) == list(range(500))
+    assert append(log, packets(501)) == [Receipt(1, 500, 501)]
+    with full_disk(8192):
+        log.close()
+    again = PacketLog(tmp_path)
+    assert times(batches_of(again)) == list(range(501))
+    again.close()
 
 
 def test_a_stopped_log_takes_no_more(log, packets):
@@ -182,31 +220,31 @@ def test_one_router_at_a_time(tmp_path):
         PacketLog(tmp_path)
 
 
-def test_a_newer_store_is_refused(tmp_path):
-    Store(tmp_path).close()
-    with apsw.Connection(str(tmp_path / "packets.db")) as database:
-        database.pragma("user_version", 2)
-    database.close()
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        (
+            "store.json",
+            '{"format": 3, "store": "s"}',
+            r"was written by a newer version \(format 3; this one knows 2\)$",
+        ),
+        ("store.json", "[]", r"cannot be opened: store.json cannot be read$"),
+        ("packets.db", "", r"was written by an older version \(format 1; this one knows 2\)$"),
+        ("notes.txt", "mine", r"cannot be opened: it holds 'notes.txt' and is not a packet store$"),
+    ],
+)
+def test_what_is_no_store_of_this_version_is_refused_and_left_alone(tmp_path, name, content, line):
+    (tmp_path / name).write_text(content)
     for _ in range(2):  # and the refusal does not keep the lock
-        with pytest.raises(StoreError, match=r"was written by a newer version \(format 2; this one knows 1\)$"):
+        with pytest.raises(StoreError, match=line):
             PacketLog(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["lock", name])
 
 
-def test_what_is_no_store_is_refused(tmp_path):
-    (tmp_path / "packets.db").write_bytes(b"something else entirely" * 100)
-    with pytest.raises(StoreError, match=r"cannot be opened: .*not a database"):
-        PacketLog(tmp_path)
+def test_a_file_is_no_store(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot be opened: File exists|cannot be opened: Not a directory"):
         PacketLog(tmp_path / "file")
-
-
-def test_somebody_elses_database_is_left_alone(tmp_path):
-    with apsw.Connection(str(tmp_path / "packets.db")) as database:
-        database.execute("CREATE TABLE mine(x)")
-    database.close()
-    with pytest.raises(StoreError, match="holds a database that is not a packet store"):
-        PacketLog(tmp_path)
 
 
 def test_cursor_column_is_no_field_of_a_packet():

@@ -18,22 +18,18 @@ from qis_connectors.router import Router, staging, transactions
 
 HERE = "clinical.tuberculosis/bcg_vaccine"
 
-# argv: the store, and after how many segments of a commit (or "drop": after the commit) the process kills itself.
+# argv: the store, and before which step of a commit, the packs, the ids or the dropping, the process kills itself.
 SERVE = """
 import os, signal, sys
 from pathlib import Path
-from qis_connectors.router import Router, segment
+from qis_connectors.router import Router
+from qis_connectors.router.packet_index import PacketIndex
+from qis_connectors.router.packs import Packs
 from qis_connectors.router.staging import Staging
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
-if sys.argv[2] == "drop":
-    Staging.drop = die
-elif sys.argv[2] != "never":
-    left, insert = [int(sys.argv[2])], segment.insert
-    def insert_or_die(*given):
-        if not left[0]: die()
-        left[0] -= 1
-        insert(*given)
-    segment.insert = insert_or_die
+steps = {"packs": (Packs, "write"), "ids": (PacketIndex, "write"), "drop": (Staging, "drop")}
+if sys.argv[2] in steps:
+    setattr(*steps[sys.argv[2]], die)
 router = Router(Path(sys.argv[1]), "grpc://127.0.0.1:0")
 print(router.url, flush=True)
 router.serve()
@@ -180,15 +176,12 @@ def test_what_is_idle_for_an_hour_is_aborted(client, packets, tmp_path):
     assert busy.commit() == Receipt(1, 0, 1)
 
 
-def test_a_failed_commit_stays_open_and_shows_nothing(client, router, packets):
+def test_a_failed_commit_stays_open_and_shows_nothing(client, packets, full_disk):
     transaction = client.transaction()
     transaction.deposit(packets(500))
-    writer = router._packets.store.writer
-    writer.pragma("max_page_count", writer.pragma("page_count"))
-    with pytest.raises(QisError, match=r"^the router cannot store packets: the disk is full$"):
+    with full_disk(8192), pytest.raises(QisError, match=r"^the router cannot store packets: the disk is full$"):
         transaction.commit()
     assert seen(client) == (0, 0, 0)
-    writer.pragma("max_page_count", 2**30)
     assert transaction.commit() == Receipt(500, 0, 500)
 
 
@@ -249,7 +242,7 @@ def test_a_restart_keeps_what_is_staged_and_an_end_in_order_too(tmp_path, packet
         assert joined.commit() == Receipt(4, 1, 4)
 
 
-@pytest.mark.parametrize("when", ["stage", "0", "2", "drop"])
+@pytest.mark.parametrize("when", ["stage", "packs", "ids", "drop"])
 def test_kill_9_loses_nothing_and_shows_nothing_half(router_process, packets, when):
     process, url = router_process("never" if when == "stage" else when, SERVE)
     with RouterClient(url) as client:

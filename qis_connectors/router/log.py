@@ -2,38 +2,47 @@
 
 One thread writes. Whatever has queued up while it committed is its next commit, so clients share an fsync under load
 and nobody waits for a timer. Every stored packet has a cursor, an int64 that grows in the order of storing.
+
+A commit is one record in the journal, and in memory the log's tail. Behind the depositors' backs the tail goes into
+packs, by address: see store.py.
 """
 
+import errno
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from threading import Condition, Thread
 
 import apsw
+import numpy as np
 import pyarrow as pa
 
 from qis_connectors.errors import QisError
 from qis_connectors.receipt import Receipt
 from qis_connectors.router.admission import Deposit, admit
+from qis_connectors.router.chunk import number, place
 from qis_connectors.router.feed import Feed
-from qis_connectors.router.segment import SPAN
+from qis_connectors.router.journal import FILE_BYTES
+from qis_connectors.router.packet_index import packed_ids, selected
+from qis_connectors.router.packing import Packer, Parts
+from qis_connectors.router.record import Runs, joined
 from qis_connectors.router.store import Store, StoreError
-from qis_connectors.router.storing import Storing
+from qis_connectors.router.tail import Tail
 
 MAX_QUEUED_BYTES = 64 << 20
-CACHE_KIB = 64 << 10
-"""Ids come in no order: without their pages at hand, each new one costs a read and a write of one."""
+GROUP_ROWS = 16_384
+MAX_TAIL_BYTES = 64 << 20
+"""Deposits wait for the packing from here on."""
 
-CHECKPOINT_PAGES = 8192
-"""Ids come in no order: a longer log writes a page of them fewer times."""
+PATIENCE_SECONDS = 30.0
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Transaction:
-    parts: Iterable[tuple[str, pa.RecordBatch]]
+    parts: Parts
     record: Callable[[apsw.Connection, Receipt], None]
     done: Callable[[Receipt | QisError], None]
     size: int = 0
@@ -44,12 +53,15 @@ class PacketLog:
 
     def __init__(self, path: Path) -> None:
         self.store = Store(path)
-        self.store.writer.pragma("cache_size", -CACHE_KIB)
-        self._wal_pages = 0
-        self.store.writer.set_wal_hook(self._note_wal)
-        self.head: int = self.store.writer.execute("SELECT coalesce(max(last), 0) FROM segment").get
+        flushed = self.store.catalogue.flushed()
+        chunks = self.store.journal.replay(flushed)
+        for chunk in chunks:
+            self.store.index.add(packed_ids(chunk.packets["packet_id"]))
+        self.tail = Tail(chunks)
+        self.head = self._frozen = chunks[-1].last if chunks else flushed
         self.feed = Feed(self.head)
-        self._storing = Storing(self.store)
+        self._packer = Packer(self.store, self.tail)
+        self._packer.freeze(self.store.journal.adopt(), self.head)
         self._queue: list[Deposit | _Transaction] = []
         self._queued_bytes = 0
         self._is_stopped = False
@@ -70,22 +82,24 @@ class PacketLog:
 
     def commit(
         self,
-        parts: Iterable[tuple[str, pa.RecordBatch]],
+        parts: Parts,
         record: Callable[[apsw.Connection, Receipt], None],
         done: Callable[[Receipt | QisError], None],
     ) -> None:
-        """Queue complete packets, each part for its address, that become durable and visible all at once or not at all:
-        in the log's thread `parts` are read one by one, `record` writes into the same commit, `done` hears the outcome.
+        """Queue complete packets that become durable and visible all at once or not at all: in the log's thread `parts`
+        are read one by one, `record` writes into the same commit, `done` hears the outcome.
         """
         self._enqueue(_Transaction(parts, record, done))
 
     def _enqueue(self, deposit: Deposit | _Transaction) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._queued_bytes < MAX_QUEUED_BYTES or self._is_stopped)
+            while self._queued_bytes >= MAX_QUEUED_BYTES and not self._is_stopped:
+                self._changed.wait()
             if not self._is_stopped:
                 self._queue.append(deposit)
                 self._queued_bytes += deposit.size
-                self._changed.notify_all()
+                if len(self._queue) == 1:
+                    self._changed.notify_all()
                 return
         deposit.done(StoreError("the router is shutting down"))
 
@@ -99,8 +113,14 @@ class PacketLog:
         return not was_stopped
 
     def close(self) -> None:
-        """Stop, and let go of the store."""
+        """Stop, pack what is left, and let go of the store."""
         self.stop()
+        self._packer.stop()
+        try:
+            self._flush()
+        except Exception:
+            logger.exception("the end of the log could not be packed; it stays in the journal")
+        self.store.journal.close(is_packed=not self._packer.is_behind)
         self.store.close()
 
     def _run(self) -> None:
@@ -109,12 +129,11 @@ class PacketLog:
                 self._commit_transaction(group)
             else:
                 self._commit(group)
-            self._storing.merge_due()
-            if self._wal_pages > CHECKPOINT_PAGES:
-                self._checkpoint()
+            if self.store.journal.bytes >= FILE_BYTES and not self._packer.is_behind:
+                self._freeze()
 
     def _next_group(self) -> "list[Deposit] | _Transaction":
-        """What is committed next: a transaction by itself, or the deposits before one, a span of rows at most."""
+        """What is committed next: a transaction by itself, or the deposits before one, so many rows at most."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._is_stopped)
             deposits: list[Deposit] = []
@@ -126,59 +145,101 @@ class PacketLog:
                     return queued
                 deposits.append(queued)
             rows = accumulate(deposit.packets.num_rows for deposit in deposits)
-            count = max(1, sum(1 for total in rows if total <= SPAN))
+            count = max(1, sum(1 for total in rows if total <= GROUP_ROWS))
             group, self._queue = deposits[:count], self._queue[count:]
+            was_full = self._queued_bytes >= MAX_QUEUED_BYTES
             self._queued_bytes -= sum(deposit.size for deposit in group)
-            self._changed.notify_all()
+            if was_full:
+                self._changed.notify_all()
         return group
 
     def _commit(self, group: list[Deposit]) -> None:
         answers: list[Receipt | QisError]
         stored: list[tuple[str, pa.RecordBatch]] = []
         try:
+            self._wait_for_room()
             packets, refusals = admit(group)
             deposits = [deposit for deposit, refusal in zip(group, refusals, strict=True) if not refusal]
-            with self.store.writing():
-                receipts, head, stored = self._storing.put(deposits, packets, self.head)
+            receipts, stored = self._store(deposits, packets)
             told = iter(receipts)
-            answers, self.head = [refusal or next(told) for refusal in refusals], head
+            answers = [refusal or next(told) for refusal in refusals]
         except Exception as error:  # one thread serves everybody: it answers and goes on, whatever happened
-            logger.exception("commit of %d deposits failed", len(group))
-            answers = [self._failure(error)] * len(group)
+            logger.exception("a commit failed")
+            answers = [_failure(error)] * len(group)
         for deposit, answer in zip(group, answers, strict=True):
             deposit.done(answer)
         if stored:  # after the acknowledgements: a depositor does not wait until a hundred readers are awake
             self.feed.publish(stored, self.head)
+            self.tail.merge(self._frozen)
+
+    def _store(
+        self, deposits: list[Deposit], packets: pa.RecordBatch
+    ) -> tuple[list[Receipt], list[tuple[str, pa.RecordBatch]]]:
+        """Store what is new of the packets, those of the deposits one after the other: a receipt for each deposit, and
+        what was new with its addresses.
+        """
+        sizes = [deposit.packets.num_rows for deposit in deposits]
+        stored, ids = sizes, packed_ids(packets["packet_id"])
+        is_new = self.store.index.new(ids)
+        if is_new is not None:
+            upto = np.concatenate([[0], is_new.cumsum()])
+            stored = np.diff(upto[[0, *accumulate(sizes)]]).tolist()
+            packets, ids = packets.filter(pa.array(is_new)), selected(ids, is_new)
+        if not packets.num_rows:
+            return [Receipt(0, rows, self.head) for rows in sizes], []
+        runs = joined([(deposit.address, rows) for deposit, rows in zip(deposits, stored, strict=True)])
+        first = place(self.head, packets.num_rows)
+        self.store.journal.append(packets, runs, first)
+        self.store.index.add(ids)
+        chunk = number(packets, runs, first)
+        self.tail.append(chunk)
+        self.head = chunk.last
+        ends = accumulate(stored, initial=first - 1)
+        next(ends)
+        receipts = [Receipt(new, rows - new, end) for new, rows, end in zip(stored, sizes, ends, strict=True)]
+        return receipts, _parts(packets, runs)
 
     def _commit_transaction(self, transaction: _Transaction) -> None:
-        head, receipt = self.head, Receipt(cursor=self.head)
         try:
-            with self.store.writing() as writer:
-                for address, packets in transaction.parts:
-                    part = Deposit(address, packets, 0, transaction.done)
-                    (stored,), head, _ = self._storing.put([part], packets, head)
-                    receipt += stored
-                transaction.record(writer, receipt)
+            self._flush()
+            receipt = self._packer.commit(transaction.parts, self.head, transaction.record)
         except Exception as error:
-            logger.exception("commit of a transaction failed")
-            transaction.done(self._failure(error))
+            logger.exception("a commit failed")
+            transaction.done(_failure(error))
             return
-        self.head = head
+        self.head = self._frozen = receipt.cursor
         transaction.done(receipt)
-        self.feed.pass_over(head)  # it may be larger than memory: who waits reads it from the store
+        self.feed.pass_over(self.head)  # it may be larger than memory: who waits reads it from the store
 
-    def _failure(self, error: Exception) -> StoreError:
-        self._storing.forget()
-        reason = "the disk is full" if isinstance(error, apsw.FullError) else "its log has the details"
-        return StoreError(f"the router cannot store packets: {reason}")
+    def _freeze(self) -> None:
+        self._packer.freeze(self.store.journal.freeze(), self.head)
+        self._frozen = self.head
 
-    def _note_wal(self, _: apsw.Connection, __: str, pages: int) -> int:
-        self._wal_pages = pages
-        return apsw.SQLITE_OK
+    def _flush(self) -> None:
+        """Pack all of the tail, now."""
+        self._packer.flush()
+        self._freeze()
+        self._packer.flush()
 
-    def _checkpoint(self) -> None:
-        """Behind the answers, so that no deposit waits for it."""
-        try:
-            self.store.writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except apsw.Error:
-            logger.exception("the write-ahead log could not be checkpointed; it goes on growing")
+    def _wait_for_room(self) -> None:
+        if self.store.journal.bytes < MAX_TAIL_BYTES:
+            return
+        if failure := self._packer.failure:
+            raise failure
+        if not self._packer.wait(PATIENCE_SECONDS):
+            raise StoreError("the router cannot store packets: its disk does not keep up")
+
+
+def _parts(packets: pa.RecordBatch, runs: Runs) -> list[tuple[str, pa.RecordBatch]]:
+    ends = accumulate((rows for _, rows in runs), initial=0)
+    return [(address, packets.slice(at, rows)) for (address, rows), at in zip(runs, ends, strict=False)]
+
+
+def _failure(error: Exception) -> QisError:
+    if isinstance(error, StoreError):
+        return error
+    is_full = isinstance(error, apsw.FullError) or (
+        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    )
+    reason = "the disk is full" if is_full else "its log has the details"
+    return StoreError(f"the router cannot store packets: {reason}")

@@ -37,8 +37,9 @@ from qis_connectors.router import exchange
 from qis_connectors.router.deposit import depositing, receive, staging
 from qis_connectors.router.endpoints import ranges
 from qis_connectors.router.log import PacketLog
-from qis_connectors.router.reading import Summary, read, summaries
+from qis_connectors.router.reading import read
 from qis_connectors.router.transactions import Transactions
+from qis_connectors.router.view import Summary, View
 
 _ACTIONS = {
     "health": "whether the router serves, and which store",
@@ -94,14 +95,14 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
     @_short_errors()
     def list_flights(self, _: flight.ServerCallContext, criteria: bytes) -> list[flight.FlightInfo]:
         pattern = parse(criteria or b"*").pattern
-        return [_describe_address(summary) for summary in summaries(self._packets.store, pattern)]
+        return [_describe_address(summary) for summary in View(self._packets, pattern).summaries()]
 
     @_short_errors()
     def get_flight_info(self, _: flight.ServerCallContext, descriptor: flight.FlightDescriptor) -> flight.FlightInfo:
         ticket = _ticket(descriptor)
         request = parse(ticket)
-        parts = ranges(self._packets, request)
-        found = summaries(self._packets.store, request.pattern)
+        view = View(self._packets, request.pattern, request.until)
+        parts, found = ranges(view, request), view.summaries()
         is_part = request.since > 0 or (request.limit, request.until, request.where) != (None, None, None)
         return flight.FlightInfo(
             request.schema,
@@ -179,7 +180,7 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
 
     def _stats(self) -> dict[str, str | int]:
         position = self._position()
-        found = summaries(self._packets.store, Pattern("*"))
+        found = View(self._packets, Pattern("*")).summaries()
         packets, size = sum(summary.packets for summary in found), sum(summary.bytes for summary in found)
         return {**position, "packets": packets, "addresses": len(found), "bytes": size}
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from qis_connectors.errors import QisError
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
-from qis_connectors.router.segment import SEGMENT_ROWS
+from qis_connectors.router.packs import RECORD_ROWS
 from qis_connectors.router.store import StoreError
 
 MAX_BYTES = 2 << 30
@@ -50,7 +50,7 @@ class Staging:
         return sum(packets.num_rows for _, packets in parts)
 
     def parts(self) -> Iterator[tuple[str, pa.RecordBatch]]:
-        """Addresses and packets, address by address, each in the order of staging and about a segment at a time."""
+        """Addresses and packets, address by address, each in the order of staging and about a record at a time."""
         database = self._database()
         # Without the payloads: sorting would copy them.
         order = database.execute("SELECT address, id FROM part ORDER BY address, id").fetchall()
@@ -59,7 +59,7 @@ class Staging:
             for _, part in group:
                 payload = database.execute("SELECT payload FROM part WHERE id = ?", (part,)).get
                 pieces.append(pa.ipc.read_record_batch(pa.py_buffer(payload), OUTCOME_PACKET_SCHEMA))
-                if sum(piece.num_rows for piece in pieces) >= SEGMENT_ROWS:
+                if sum(piece.num_rows for piece in pieces) >= RECORD_ROWS:
                     yield str(address), pa.concat_batches(pieces)
                     pieces = []
             if pieces:

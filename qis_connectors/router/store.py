@@ -1,41 +1,38 @@
-"""The store: one folder with one SQLite database, held by one router process at a time."""
+"""The store: one folder, held by one router process at a time.
+
+    store.json        its format and identity
+    journal/*.journal what was acknowledged last, in the order it came: see journal.py
+    packs/*.pack      everything else, by address: see packs.py
+    catalogue.db      where in the packs an address is: see catalogue.py
+    ids/*.ids         which packets are in the packs: see packet_index.py
+
+The first three are the truth. The catalogue and the ids are made anew from them where they are damaged or gone.
+"""
 
 import fcntl
+import json
+import logging
 import os
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from itertools import groupby
 from pathlib import Path
 from uuid import uuid4
 
 import apsw
+import numpy as np
+import pyarrow as pa
 
 from qis_connectors.errors import QisError
+from qis_connectors.router.catalogue import Catalogue
+from qis_connectors.router.chunk import CURSOR, Chunk
+from qis_connectors.router.journal import Journal, sync_folder
+from qis_connectors.router.packet_index import PacketIndex
+from qis_connectors.router.packs import Packs
+from qis_connectors.router.rebuilding import rebuild
+from qis_connectors.router.record import DamagedError
 
-FORMAT = 1
-_MARK = 0x51495331  # "QIS1": tells our database from any other
-_TABLES = """
-CREATE TABLE identity(store TEXT NOT NULL);
-CREATE TABLE address(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-CREATE TABLE seen(packet_id BLOB PRIMARY KEY) WITHOUT ROWID;
--- A run of one address's packets in the order of their cursors. The payload comes last: a row's columns before it are
--- read without it.
-CREATE TABLE segment(
-    first INTEGER PRIMARY KEY,
-    last INTEGER NOT NULL,
-    address INTEGER NOT NULL REFERENCES address(id),
-    packets INTEGER NOT NULL,
-    bytes INTEGER NOT NULL,
-    first_time INTEGER NOT NULL,
-    last_time INTEGER NOT NULL,
-    payload BLOB NOT NULL
-);
-CREATE INDEX segment_by_address ON segment(address, first);
-"""
-# On its own, for the stores of format 1 that were made before there were transactions.
-_COMMITTED = """
-CREATE TABLE IF NOT EXISTS committed(id TEXT PRIMARY KEY, receipt TEXT NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
-"""
+FORMAT = 2
+logger = logging.getLogger(__name__)
 
 
 class StoreError(QisError):
@@ -43,55 +40,83 @@ class StoreError(QisError):
 
 
 class Store:
-    """Opens the store in `folder`, made if there is none; SQLite recovers what a crash left.
+    """Opens the store in `folder`, made if there is none, and puts right what a crash left.
 
-    Raises StoreError where another router holds it, where a newer version wrote it, or where it is no store.
+    Raises StoreError where another router holds it, where another version wrote it, or where it is no store.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = _lock(folder)
-        self._idle: deque[apsw.Connection] = deque()
         try:
-            self.writer = _connect(folder / "packets.db", apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
-            _prepare(self.writer, folder)
-            self.identity: str = self.writer.execute("SELECT store FROM identity").get
+            self.identity = _identity(folder)
+            self.packs = Packs(folder / "packs")
+            self.packs.drop_drafts()
+            self.catalogue, self.index = self._opened()
+            self._drop_unused()
+            self.journal = Journal(folder / "journal")
+        except OSError as error:
+            os.close(self._lock)
+            raise StoreError(f"store {folder} cannot be opened: {error.strerror}") from None
         except apsw.Error as error:
             os.close(self._lock)
             raise StoreError(f"store {folder} cannot be opened: {error}") from None
         except StoreError:
             os.close(self._lock)
             raise
+        self._next = max([0, *self.packs.numbers(), *self.index.numbers()])
 
-    @contextmanager
-    def reading(self) -> Iterator[apsw.Connection]:
-        """A connection of one's own. Keep no statement open in it: that would hold the WAL's checkpoint up."""
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = _connect(self.folder / "packets.db", apsw.SQLITE_OPEN_READONLY)
-        try:
-            yield connection
-        finally:
-            self._idle.append(connection)
+    def next_number(self) -> int:
+        """For a new pack or run of ids. Hold the packer's lock."""
+        self._next += 1
+        return self._next
 
-    @contextmanager
-    def writing(self) -> Iterator[apsw.Connection]:
-        """A transaction: all of it is on the disk afterwards, or none of it where this raises."""
-        self.writer.execute("BEGIN IMMEDIATE")
-        try:
-            yield self.writer
-            self.writer.execute("COMMIT")
-        except BaseException:
-            if self.writer.in_transaction:  # a full disk makes SQLite roll back by itself
-                self.writer.execute("ROLLBACK")
-            raise
+    def live_chunks(self, span: int) -> list[Chunk]:
+        """What the catalogue has of a span, record by record; within each address in the order of the cursors."""
+        chunks = []
+        for (pack, position), found in groupby(self.catalogue.runs_in(span), lambda one: one[0][:2]):
+            runs = list(found)
+            try:
+                whole = self.packs.read(pack, position)
+            except DamagedError:
+                self.packs.keep_damaged(pack)
+                continue
+            if sum(piece.packets for piece, _ in runs) < whole.num_rows:
+                live = np.zeros(whole.num_rows, np.bool_)
+                for piece, _ in runs:
+                    live[piece.start : piece.start + piece.packets] = True
+                whole = whole.filter(pa.array(live))
+            of_record = tuple((address, piece.packets) for piece, address in runs)
+            cursors = whole[CURSOR].to_numpy()
+            chunks.append(Chunk(whole, of_record, int(cursors.min()), int(cursors.max())))
+        return chunks
 
     def close(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
-        self.writer.close()
+        self.catalogue.close()
         os.close(self._lock)
+
+    def _opened(self) -> tuple[Catalogue, PacketIndex]:
+        path = self.folder / "catalogue.db"
+        ids = self.folder / "ids"
+        if path.exists() or not self.packs.numbers():
+            try:
+                catalogue = Catalogue(path)
+                if catalogue.is_sound():
+                    return catalogue, PacketIndex(ids, catalogue.id_runs())
+                catalogue.close()
+            except (apsw.CorruptError, apsw.NotADBError, apsw.IOError, apsw.SQLError, DamagedError):
+                pass
+            path.rename(path.with_suffix(".damaged"))
+        logger.error("the catalogue is damaged or gone, and is made anew")
+        for suffix in ("-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        catalogue = rebuild(path, self.packs, ids)
+        return catalogue, PacketIndex(ids, catalogue.id_runs())
+
+    def _drop_unused(self) -> None:
+        """What was written, or was to be deleted, when a crash came before the catalogue could say so."""
+        self.packs.drop(self.packs.numbers() - set(self.catalogue.packs()))
+        self.index.drop(self.index.numbers() - {run.number for run in self.index.runs})
 
 
 def _lock(folder: Path) -> int:
@@ -109,26 +134,23 @@ def _lock(folder: Path) -> int:
     return lock
 
 
-def _connect(path: Path, flags: int) -> apsw.Connection:
-    connection = apsw.Connection(str(path), flags=flags)
-    connection.set_busy_timeout(5000)
-    return connection
-
-
-def _prepare(connection: apsw.Connection, folder: Path) -> None:
-    mark, version = connection.pragma("application_id"), connection.pragma("user_version")
-    is_empty = connection.execute("SELECT count(*) FROM sqlite_schema").get == 0
-    if mark != _MARK and not is_empty:
-        raise StoreError(f"store {folder} cannot be opened: it holds a database that is not a packet store")
+def _identity(folder: Path) -> str:
+    path = folder / "store.json"
+    if not path.exists():
+        if (folder / "packets.db").exists():
+            raise StoreError(f"store {folder} was written by an older version (format 1; this one knows {FORMAT})")
+        foreign = [entry.name for entry in folder.iterdir() if entry.name != "lock"]
+        if foreign:
+            raise StoreError(f"store {folder} cannot be opened: it holds {foreign[0]!r} and is not a packet store")
+        draft = path.with_suffix(".draft")
+        draft.write_text(json.dumps({"format": FORMAT, "store": str(uuid4()), "made": int(time.time())}))
+        draft.rename(path)
+        sync_folder(folder)
+    try:
+        told = json.loads(path.read_text())
+        version, identity = int(told["format"]), str(told["store"])
+    except (ValueError, TypeError, KeyError):
+        raise StoreError(f"store {folder} cannot be opened: {path.name} cannot be read") from None
     if version > FORMAT:
         raise StoreError(f"store {folder} was written by a newer version (format {version}; this one knows {FORMAT})")
-    connection.pragma("journal_mode", "wal")
-    connection.pragma("synchronous", "full")
-    connection.pragma("journal_size_limit", 64 << 20)
-    if is_empty:
-        with connection:
-            connection.execute(_TABLES)
-            connection.execute("INSERT INTO identity VALUES (?)", (str(uuid4()),))
-            connection.pragma("application_id", _MARK)
-            connection.pragma("user_version", FORMAT)
-    connection.execute(_COMMITTED)
+    return identity

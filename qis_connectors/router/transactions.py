@@ -141,7 +141,7 @@ class Transactions:
             raise TransactionError(f"transaction {name!r:.60} is not open: {why}") from None
 
     def _receipt(self, name: str) -> Receipt | None:
-        with self._log.store.reading() as connection:
+        with self._log.store.catalogue.reading() as connection:
             found = connection.execute("SELECT receipt FROM committed WHERE id = ?", (name,)).get
         return found and decode(found.encode())
 

@@ -1,0 +1,37 @@
+"""Making a store's catalogue and ids anew, out of its packs."""
+
+import shutil
+import time
+from pathlib import Path
+
+from qis_connectors.router.catalogue import Catalogue
+from qis_connectors.router.chunk import SPAN
+from qis_connectors.router.packet_index import PacketIndex, id_run, packed_ids, unpacked
+from qis_connectors.router.packs import Packs, Run
+
+
+def rebuild(path: Path, packs: Packs, ids: Path) -> Catalogue:
+    """The catalogue, new in the file `path`, and with it the ids in the folder `ids`."""
+    shutil.rmtree(ids, ignore_errors=True)
+    index = PacketIndex(ids, [])
+    catalogue = Catalogue(path)
+    covered: dict[int, list[tuple[int, int]]] = {}
+    # A pack that was merged from others has a higher number; a crash may have left those others beside it.
+    for pack in sorted(packs.numbers(), reverse=True):
+        runs: list[Run] = []
+        packed = b""
+        for packets, of_record in packs.all_of(pack):
+            runs += of_record
+            packed += packed_ids(packets["packet_id"])
+        if not runs:
+            continue
+        first, last, span = min(run.first for run in runs), max(run.last for run in runs), runs[0].first // SPAN
+        if any(start <= first and last <= end for start, end in covered.get(span, [])):
+            continue
+        covered.setdefault(span, []).append((first, last))
+        run = index.write(pack, [id_run(unpacked(packed))])
+        with catalogue.writing() as writer:
+            catalogue.add(writer, pack, span, int(time.time()), runs)
+            writer.execute("INSERT INTO id_run VALUES (?, ?)", (pack, run.checksum))
+            writer.execute("UPDATE state SET flushed = max(flushed, ?)", (last,))
+    return catalogue
