@@ -283,7 +283,8 @@ def test_closing_ends_the_streams_in_order(router, client, packets):
 
 def test_a_stopped_reader_does_not_hold_up_the_closing(router, client, packets, monkeypatch):
     monkeypatch.setattr("qis_connectors.router.router.GRACE_SECONDS", 0.3)
-    with exchanging(router.url):
+    with exchanging(router.url) as reader:
+        message(reader)  # it waits for news
         for at in range(0, 40_000, 8000):
             client.deposit(packets(8000, at))
         started = time.monotonic()
