@@ -109,7 +109,7 @@ def test_a_slow_caller_loses_nothing(router, packets, monkeypatch):
 
 
 def test_a_router_that_restarts_is_gone_on_with(tmp_path, packets, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, watching.__name__)
     router = Router(tmp_path, "grpc://127.0.0.1:0")
     url = router.url
     with RouterClient(url) as client, closing(client.watch(HERE)) as news:

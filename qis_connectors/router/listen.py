@@ -32,6 +32,14 @@ def endpoint(url: str) -> tuple[str, int]:
     return host, port
 
 
+def metrics_endpoint(text: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`, or of `PORT` on 127.0.0.1; ListenError where it is neither."""
+    host, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdigit() and int(port) < 1 << 16):
+        raise ListenError(f"cannot serve metrics on {text!r}: it is not written HOST:PORT or PORT")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
 def authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
