@@ -115,7 +115,7 @@ def _next_batch(reader: flight.MetadataRecordBatchReader) -> pa.RecordBatch | No
             batch = reader.read_chunk().data
         except StopIteration:
             return None
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError) as error:
             raise PacketError("batch", f"is not an Arrow message ({str(error).splitlines()[0]:.200})") from None
         if batch is not None:  # there are messages of metadata only
             return batch

@@ -188,7 +188,10 @@ def _reached(cursor: int, store: str) -> bytes:
 
 
 def _path(descriptor: flight.FlightDescriptor) -> str:
-    return b"/".join(descriptor.path).decode()
+    try:
+        return b"/".join(descriptor.path).decode()
+    except UnicodeDecodeError:
+        raise RequestError("descriptor path is not UTF-8") from None
 
 
 def _ticket(descriptor: flight.FlightDescriptor) -> bytes:

@@ -1,6 +1,7 @@
 """What a router's operator sees of it; for the `stats` action and for the metrics."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,10 @@ class Status:
 
     def stats(self) -> dict[str, Any]:
         """The body of the `stats` action."""
-        holdings, total, refused = self.holdings(), self.traffic.total(), self.refusals.counts()
+        holdings, total = self.holdings(), self.traffic.total()
+        refused: Counter[str] = Counter()
+        for (_, reason), count in self.refusals.counts().items():
+            refused[reason] += count
         return {
             "store": self.log.store.identity,
             "cursor": holdings.head,
@@ -67,7 +71,7 @@ class Status:
             "queued_bytes": total.bytes_in - total.answered_bytes,
             "stored": total.stored,
             "duplicates": total.duplicates,
-            "refused": {reason: count for (_, reason), count in refused.items()},
+            "refused": refused,
         }
 
 
