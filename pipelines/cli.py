@@ -144,8 +144,9 @@ def query(
     from qis_connectors.client import RouterClient
 
     wanted = [name.strip() for name in columns.split(",")] if columns is not None else None
+    where = read_filters(filters)
     with RouterClient(router) as client:
-        packets = client.read(address, since=since, columns=wanted, limit=limit, filters=read_filters(filters))
+        packets = client.read(address, since=since, columns=wanted, limit=limit, filters=where)
     print_rows(packets.table, form, None if wanted else QUERY_COLUMNS)
     notice(f"{packets.table.num_rows} packets; go on with --since {packets.cursor}")
 

@@ -13,9 +13,12 @@ from structlog.typing import Processor
 
 def configure(form: Literal["text", "json"]) -> None:
     """For the whole process, unless it has configured its logging already."""
-    render: list[Processor] = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     if form == "json":
-        render = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        render: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    else:
+        # Not the traceback it would choose by itself, which shows what the variables hold.
+        plain = structlog.dev.plain_traceback
+        render = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.stdlib.add_log_level,

@@ -37,6 +37,7 @@ class Router:
 
     def __init__(self, store: Path, listen: str = "grpc://127.0.0.1:8815", metrics: str | None = None) -> None:
         host, port = endpoint(listen)
+        self._folder = store
         beside = None if metrics is None else metrics_endpoint(metrics)
         began = perf_counter()
         with ExitStack() as stack:
@@ -57,17 +58,7 @@ class Router:
             self._open = stack.pop_all()
         self.url = f"grpc://{authority(host, self._server.port)}"
         self.store = self._packets.store.identity
-        logger.info(
-            "started",
-            extra={
-                "url": self.url,
-                "folder": str(store),
-                "store": self.store,
-                "metrics": self.metrics_url,
-                "cursor": self._packets.head,
-                "recovery_seconds": round(perf_counter() - began, 3),
-            },
-        )
+        self._recovery_seconds = round(perf_counter() - began, 3)
 
     def __enter__(self) -> Self:
         return self
@@ -78,7 +69,6 @@ class Router:
     def close(self) -> None:
         """Commit and acknowledge what has arrived, let running calls end for two seconds, then end them."""
         if self._packets.stop():
-            logger.info("stopping", extra={"url": self.url})
             cut = Timer(GRACE_SECONDS, cut_connections, [self._server.port])
             cut.start()
             self._server.shutdown()
@@ -86,11 +76,17 @@ class Router:
             cut.join()
             self._transactions.close()
             self._open.close()
-            logger.info("stopped", extra={"url": self.url, "cursor": self._packets.head})
 
     def serve(self) -> None:
         """Block until SIGINT or SIGTERM, then close. For a process's main thread."""
         try:
-            wait_for_signal(signal.SIGINT, signal.SIGTERM)
+            wait_for_signal(signal.SIGINT, signal.SIGTERM, ready=self._log_start)
         finally:
+            logger.info("stopping", extra={"url": self.url})
             self.close()
+            logger.info("stopped", extra={"url": self.url, "cursor": self._packets.head})
+
+    def _log_start(self) -> None:
+        details = {"url": self.url, "folder": str(self._folder), "store": self.store, "metrics": self.metrics_url}
+        recovered = {"cursor": self._packets.head, "recovery_seconds": self._recovery_seconds}
+        logger.info("started", extra={**details, **recovered})
