@@ -27,6 +27,7 @@ SMALL_WINDOW = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_5
 """Of a client: or gRPC takes megabytes for a reader that has stopped."""
 
 STEP_MB = 50
+"""What a reader that has stopped may hold."""
 
 
 @contextmanager

@@ -5,7 +5,7 @@ while there is much to check, which holds their clients up, and what arrives bey
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Condition
 
 from qis_connectors.router.refusals import BusyError
@@ -14,6 +14,8 @@ PAUSE_BYTES = 64 << 20
 MAX_BYTES = 192 << 20
 SMALL_BYTES = 64 << 10
 """Batches up to here are not counted: a thousand streams have 64 MB of them at most, and they take no lock."""
+
+_UNCOUNTED = nullcontext()
 
 
 class InFlight:
@@ -29,12 +31,12 @@ class InFlight:
             with self._changed:
                 self._changed.wait_for(lambda: self.bytes < PAUSE_BYTES)
 
-    @contextmanager
-    def holding(self, size: int) -> Iterator[None]:
+    def holding(self, size: int) -> AbstractContextManager[None]:
         """While a batch of this many bytes is checked and queued; BusyError where it is one too many."""
-        if size <= SMALL_BYTES:
-            yield
-            return
+        return _UNCOUNTED if size <= SMALL_BYTES else self._counted(size)
+
+    @contextmanager
+    def _counted(self, size: int) -> Iterator[None]:
         with self._changed:
             if self.bytes + size > MAX_BYTES:
                 raise BusyError(f"{self.bytes >> 20} MiB of batches are being checked at this router; try again later")

@@ -28,6 +28,7 @@ def configure(form: Literal["text", "json"]) -> None:
         ],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
     )
+    logging.logThreads = False  # asking one of gRPC's threads for its name leaves an entry in `threading` for ever
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -164,8 +164,9 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
                 request.where,
             )
             for batch, cursor in found:
-                tally.packets_out += batch.num_rows
-                tally.bytes_out += batch.nbytes
+                if batch.num_rows:
+                    tally.packets_out += batch.num_rows
+                    tally.bytes_out += batch.nbytes
                 yield batch, _reached(cursor, self._packets.store.identity)
 
     def _transact(self, action: str, body: bytes) -> dict[str, Any]:
