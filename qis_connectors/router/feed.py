@@ -58,7 +58,7 @@ class _Group:
         with self._filtering:
             request, batches = self._unfiltered, self.batches
             if request and request.where and batches:
-                whole = pa.concat_batches(batches)
+                whole = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
                 kept = whole.filter(filters.keep(request.where, whole)).select(list(request.columns))
                 if self.batches:
                     self.batches = [kept]

@@ -189,10 +189,7 @@ def _reached(cursor: int, store: str) -> bytes:
 
 
 def _path(descriptor: flight.FlightDescriptor) -> str:
-    try:
-        return b"/".join(descriptor.path).decode()
-    except UnicodeDecodeError:
-        raise RequestError("descriptor path is not UTF-8") from None
+    return b"/".join(descriptor.path).decode()  # protobuf has refused what is not UTF-8
 
 
 def _ticket(descriptor: flight.FlightDescriptor) -> bytes:
