@@ -1,6 +1,6 @@
 # make demo | make test | make ui are all a newcomer needs; each installs what it lacks into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test check format bench lock clean
+.PHONY: help install demo ui test faults check format bench lock clean
 SHELL := /bin/bash
 
 OUT ?= qis-demo
@@ -32,8 +32,11 @@ demo: install  ## the BCG loop end to end, as the Dagster assets run it; results
 ui: install  ## the Dagster page on the same pipeline and the same data
 	@$(BIN)/python -m dagster_project.ui --out $(OUT)
 
-test: install  ## every test
+test: install  ## every test but the long ones
 	@$(BIN)/pytest
+
+faults: install  ## the long tests of what may go wrong: kills, floods, mutated messages
+	@$(BIN)/pytest -m slow
 
 bench: install  ## the benchmarks, each with what it is held to
 	@for one in benchmarks/*.py; do grep -q __main__ $$one && $(BIN)/python $$one; done

@@ -1,5 +1,6 @@
 """The `qis` command. It reads arguments, calls one function and prints; what the words mean is decided elsewhere."""
 
+import json
 import logging
 import sys
 from contextlib import closing, suppress
@@ -30,6 +31,9 @@ notices = Console(stderr=True, highlight=False, soft_wrap=True)
 RouterUrl = Annotated[str, typer.Option("--router", help="The router, as grpc://HOST:PORT.")]
 Table = Annotated[Path, typer.Option("--table", help="The packet table, a Delta folder.")]
 Form = Annotated[Format, typer.Option("--format", help="How rows are printed.")]
+Filters = Annotated[
+    str | None, typer.Option(metavar="JSON", help="""Only these, such as '["sample_count", ">=", 100]'.""")
+]
 QUERY_COLUMNS = ("node_id", "metric_name", "metric_delta", "metric_stderr", "sample_count", "intervention_type")
 
 
@@ -57,12 +61,14 @@ def demo(
 def router(
     listen: Annotated[str, typer.Option(help="Where to listen.")] = "grpc://127.0.0.1:8815",
     store: Annotated[Path, typer.Option(help="The folder that keeps the packets.")] = Path("qis-store"),
+    metrics: Annotated[str | None, typer.Option(help="Prometheus metrics there: HOST:PORT, or PORT.")] = None,
+    log: Annotated[Literal["text", "json"], typer.Option(help="How events are written to standard error.")] = "text",
 ) -> None:
     """Run a router until Ctrl-C. A packet it has acknowledged is on disk."""
-    from qis_connectors.router import Router
+    from qis_connectors.router import Router, logs
 
-    with suppress(KeyboardInterrupt), Router(store, listen) as server:
-        notice(f"qis router: {server.url}, packets in {store}; Ctrl-C stops it")
+    logs.configure(log)
+    with suppress(KeyboardInterrupt), Router(store, listen, metrics) as server:
         server.serve()
 
 
@@ -131,14 +137,16 @@ def query(
     since: Annotated[int | None, typer.Option(help="Only what was stored after this cursor.")] = None,
     columns: Annotated[str | None, typer.Option(help="Only these columns: a,b,c.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many packets.")] = None,
+    filters: Filters = None,
     form: Form = Format.table,
 ) -> None:
     """Print the packets at an address, and on standard error the cursor to go on from."""
     from qis_connectors.client import RouterClient
 
     wanted = [name.strip() for name in columns.split(",")] if columns is not None else None
+    where = read_filters(filters)
     with RouterClient(router) as client:
-        packets = client.read(address, since=since, columns=wanted, limit=limit)
+        packets = client.read(address, since=since, columns=wanted, limit=limit, filters=where)
     print_rows(packets.table, form, None if wanted else QUERY_COLUMNS)
     notice(f"{packets.table.num_rows} packets; go on with --since {packets.cursor}")
 
@@ -148,6 +156,7 @@ def watch(
     address: Annotated[str, typer.Argument(help="An address, a prefix or a glob such as 'clinical.*'.")],
     router: RouterUrl,
     since: Annotated[int | None, typer.Option(help="Only what was stored after this cursor.")] = None,
+    filters: Filters = None,
     form: Annotated[Format, typer.Option("--format", help="How rows are printed; json: one object a line.")] = (
         Format.table
     ),
@@ -158,8 +167,12 @@ def watch(
 
     logging.basicConfig(level=logging.INFO, format="qis: %(message)s")
     rows = RowStream(form, QUERY_COLUMNS)
-    cursor = since or 0
-    with suppress(KeyboardInterrupt), RouterClient(router) as client, closing(client.watch(address, since)) as news:
+    cursor, wanted = since or 0, read_filters(filters)
+    with (
+        suppress(KeyboardInterrupt),
+        RouterClient(router) as client,
+        closing(client.watch(address, since, filters=wanted)) as news,
+    ):
         notice(f"watching {address}; Ctrl-C stops it")
         for packets in news:
             rows.print(packets.table)
@@ -212,6 +225,14 @@ def report(
     from pipelines.answers import report_from
 
     notice(f"written: {report_from(table, out)}")
+
+
+def read_filters(text: str | None) -> object:
+    """What JSON says; whether it is a filter the router says."""
+    try:
+        return None if text is None else json.loads(text)
+    except json.JSONDecodeError as error:
+        raise QisError(f"--filters is not JSON: {error.msg} at character {error.pos}") from None
 
 
 def notice(text: str) -> None:

@@ -110,14 +110,14 @@ class RouterClient:
         return Packets(table, **json.loads(position))
 
     def watch(
-        self, address: str, since: int | None = None, columns: list[str] | None = None
+        self, address: str, since: int | None = None, columns: list[str] | None = None, filters: object = None
     ) -> Generator[Packets, None, None]:
         """What `read` gives, then what arrives, as it arrives; without an end, so close the iterator or leave its loop.
 
         On a connection of its own that comes back by itself when the router does, going on after the last packet; a
         router with another store than before is read from its beginning. Both are logged. QisError where it refuses.
         """
-        return watch(self.url, self.store, (address, since, columns))
+        return watch(self.url, self.store, address, since, columns=columns, filters=filters)
 
     def addresses(self, pattern: str = "*") -> pa.Table:
         """What the router holds: address, packets, bytes, first_time and last_time (of the packets, ms since 1970)."""
@@ -134,7 +134,8 @@ class RouterClient:
         return pa.Table.from_pylist(rows, schema=_ADDRESSES)
 
     def stats(self) -> dict[str, Any]:
-        """store (its identity), cursor (of the newest packet), packets, addresses, bytes."""
+        """store (its identity), cursor (of the newest packet), packets, addresses, bytes, disk_bytes, uptime_seconds,
+        open streams by RPC, queued_batches and queued_bytes; since the router began stored, duplicates, refused."""
         return ask(self._client, self.url, "stats")
 
     def _act(self, action: str, fields: dict[str, Any]) -> dict[str, Any]:

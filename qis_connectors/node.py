@@ -99,12 +99,14 @@ class Node:
         """
         return self._client.read(address or self.address, since, columns, limit, filters).table
 
-    def watch(self, address: str | None = None, since: int | None = None) -> Generator[pa.Table, None, None]:
+    def watch(
+        self, address: str | None = None, since: int | None = None, filters: object = None
+    ) -> Generator[pa.Table, None, None]:
         """What `query` gives, then what arrives, as it arrives: one or more packets a table, each packet once.
 
         Without an end: leave the loop or close the iterator. It comes back by itself after the router was away.
         """
-        with closing(self._client.watch(address or self.address, since)) as news:
+        with closing(self._client.watch(address or self.address, since, filters=filters)) as news:
             for packets in news:
                 yield packets.table
 

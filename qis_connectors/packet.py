@@ -134,7 +134,10 @@ def ipc_bytes(batch: pa.RecordBatch) -> int:
 
 def _fill(batch: pa.RecordBatch) -> pa.RecordBatch:
     """All fields, those not given as NULL; names, order and types checked."""
-    names = batch.schema.names
+    try:
+        names = batch.schema.names
+    except UnicodeDecodeError:
+        raise PacketError("batch", "has a field whose name is not UTF-8") from None
     if batch.schema.equals(INTERCHANGE_SCHEMA, check_metadata=True):
         rows = batch.num_rows
         for field in _OURS:

@@ -25,12 +25,11 @@ _AHEAD = 4  # messages that wait for the caller; the next ones wait at the route
 logger = logging.getLogger(__name__)
 
 
-def watch(url: str, store: str, request: tuple[str, int | None, list[str] | None]) -> Generator[Packets, None, None]:
-    """Packets as they come, for (address, since, columns); `since` is a cursor of `store`.
+def watch(url: str, store: str, address: str, since: int | None, **fields: object) -> Generator[Packets, None, None]:
+    """Packets as they come, for a request of these fields; `since` is a cursor of `store`.
 
     Ends only with its caller. A router that goes away is tried again, for ever; raises QisError where it refuses.
     """
-    address, since, columns = request
     failures = 0
     while True:
         try:
@@ -39,7 +38,7 @@ def watch(url: str, store: str, request: tuple[str, int | None, list[str] | None
                 if found != store:
                     logger.warning("router %s has another store than before: reading it from its beginning", url)
                     store, since = found, None
-                with closing(_follow(client, url, encode(address, since=since, columns=columns))) as messages:
+                with closing(_follow(client, url, encode(address, since=since, **fields))) as messages:
                     for packets in messages:
                         if failures:
                             logger.info("router %s is back", url)

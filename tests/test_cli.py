@@ -65,6 +65,8 @@ def test_rows_to_answers_command_by_command(qis, study, router, tmp_path):
     status, out, err = qis("query", found["address"], *asked, "--columns", "node_id")
     assert sorted(row["node_id"] for row in json.loads(out)) == ["aronson-1948", "tpt-madras-1980"]
     cursor = err.split("--since ")[1].strip()
+    status, out, _ = qis("query", "*", *asked, "--filters", '["node_id", "=", "aronson-1948"]')
+    assert [row["node_id"] for row in json.loads(out)] == ["aronson-1948"]
     status, out, _ = qis("query", "*", *asked, "--since", cursor)
     assert (status, json.loads(out)) == (0, [])
 
@@ -170,6 +172,8 @@ def test_packets_come_from_arrow_and_csv_too(qis, router, tmp_path):
         (("report", "--table", "nowhere"), "no packet table at nowhere"),
         (("accumulate", "--table", "nowhere", "--router", NOBODY), "cannot reach router"),
         (("router", "--listen", "grpc://192.0.2.1:0", "--store", "unused"), "192.0.2.1"),
+        (("router", "--listen", "grpc://127.0.0.1:0", "--store", "unused", "--metrics", "x"), "HOST:PORT or PORT"),
+        (("query", "a/b", "--router", NOBODY, "--filters", "sample_count > 3"), "--filters is not JSON"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_1(qis, tmp_path, monkeypatch, arguments, said):

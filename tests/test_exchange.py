@@ -96,6 +96,66 @@ def test_what_is_stored_then_what_arrives(router, client, packets):
         assert message(reader)[1] == 9
 
 
+def test_filters_hold_for_what_is_stored_and_for_what_arrives(router, client, packets):
+    def counted(start, counts):
+        table = packets(len(counts), start)
+        return table.set_column(
+            table.schema.get_field_index("sample_count"), "sample_count", pa.array(counts, pa.int32())
+        )
+
+    asked = {"filters": {"or": [["sample_count", ">=", 100], ["context", "is not null"]]}, "columns": ["timestamp_utc"]}
+    client.deposit(counted(0, [99, 100, 5]))
+    with exchanging(router.url, json.dumps({"v": 1, "address": HERE, **asked}).encode()) as reader:
+        batch, cursor = message(reader)
+        assert (batch.schema.names, batch.num_rows, cursor) == (["timestamp_utc"], 1, 3)
+        client.deposit(counted(3, [1, 2]))  # nothing of it is sent
+        client.deposit(counted(5, [7, 100, 8, 200]))
+        batch, cursor = message(reader)
+        assert [at % 1000 for at in batch["timestamp_utc"].to_pylist()] == [6, 8]
+        assert (batch.schema.names, cursor) == (["timestamp_utc"], 9)
+
+
+def test_readers_of_one_filter_and_of_none_each_get_theirs(router, client, packets):
+    where = json.dumps({"v": 1, "address": HERE, "filters": ["timestamp_utc", ">=", 1_700_000_000_030]}).encode()
+    with (
+        exchanging(router.url, where) as some,
+        exchanging(router.url, where) as others,
+        exchanging(router.url) as every,
+    ):
+        for at in range(60):
+            client.deposit(packets(1, at))
+        assert times(some, 30) == times(others, 30) == [*range(30, 60)]
+        assert times(every, 60) == [*range(60)]
+    with exchanging(router.url, where) as late:
+        assert times(late, 30) == [*range(30, 60)]
+
+
+def test_a_filter_that_drops_everything_is_no_silence(router, packets, monkeypatch):
+    """A stream of packets that are all dropped must not keep the heartbeat away, nor the place it goes on from."""
+    monkeypatch.setattr(exchange, "HEARTBEAT_SECONDS", 0.2)
+    nothing = json.dumps({"v": 1, "address": HERE, "filters": ["metric_name", "=", "nobody's"]}).encode()
+    with exchanging(router.url, nothing) as reader:
+        assert message(reader)[1] == 0
+        depositing = threading.Event()
+
+        def deposit():
+            at = 0
+            with RouterClient(router.url) as own:
+                while not depositing.is_set():
+                    own.deposit(packets(1, at))
+                    at += 1
+
+        thread = threading.Thread(target=deposit)
+        thread.start()
+        try:
+            cursors = [message(reader)[1] for _ in range(4)]
+        finally:
+            depositing.set()
+            thread.join()
+        assert cursors[1] > 0
+        assert cursors == sorted(set(cursors))
+
+
 def test_an_empty_address_says_where_it_begins(router, channels):
     with exchanging(router.url) as reader:
         batch, cursor = message(reader)
@@ -108,6 +168,8 @@ def test_an_empty_address_says_where_it_begins(router, channels):
     [
         (b'{"v": 1, "address": "*", "limit": 3}', "request field 'limit': what arrives has no end to count to"),
         (b'{"v": 1, "address": "*", "since": 1}', "request field 'since': 1 is beyond the end of this store, 0"),
+        (b'{"v": 1, "address": "*", "until": 3}', "request field 'until': what arrives has no end"),
+        (b'{"v": 1, "address": "*", "filters": ["a", "=", 3]}', "request field 'filters': 'a' is not a field"),
         (b"a//b", "address 'a//b' has an empty or dotted segment ''"),
         (b"", "address is empty"),
     ],

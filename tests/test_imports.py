@@ -31,6 +31,8 @@ ONLY_IN = {
     "pyspark": ("qis_connectors.spark", "pipelines.engine"),
     "apsw": ("qis_connectors.router.",),
     "typer": ("pipelines.cli",),
+    "prometheus_client": ("qis_connectors.router.metrics",),
+    "structlog": ("qis_connectors.router.logs",),
 }
 
 

@@ -240,5 +240,5 @@ def test_actions(client, packets, router):
     assert json.loads(health.body.to_pybytes()) == {"status": "ok", "store": router.store, "cursor": 5}
     found = json.loads(stats.body.to_pybytes())
     assert found.pop("bytes") > 1000
-    assert found == {"store": router.store, "cursor": 5, "packets": 5, "addresses": 1}
+    assert found | {"store": router.store, "cursor": 5, "packets": 5, "addresses": 1} == found
     assert refusal(lambda: list(client.do_action("drop"))).startswith("action 'drop' is not known to this router")

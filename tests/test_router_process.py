@@ -59,7 +59,7 @@ def test_closing_ends_idle_streams_and_leaves_no_thread(tmp_path, packets):
         with pytest.raises(flight.FlightUnavailableError):
             writer.close()
     router.close()  # a second time is harmless
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
     with Router(tmp_path, "grpc://127.0.0.1:0") as again, RouterClient(again.url) as client:
         assert client.stats()["packets"] == 1
 

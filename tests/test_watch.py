@@ -68,6 +68,21 @@ def test_stored_and_arriving_packets_with_their_cursors(router, packets):
         assert nothing_is_left()
 
 
+def test_only_what_a_filter_keeps(router, packets, watcher):
+    many = ["sample_count", ">=", 300]
+    with Node("site-a", router.url, **PROBLEM) as node:
+        node.deposit(packets(2))
+        node.deposit(packets(1, 2, sample_count=300))
+        process = watcher("--format", "json", "--filters", json.dumps(many))
+        with closing(node.watch(filters=many)) as news:
+            assert next(news)["sample_count"].to_pylist() == [300]
+            node.deposit(packets(2, 3))
+            node.deposit(packets(1, 5, sample_count=301))
+            assert next(news)["sample_count"].to_pylist() == [301]
+        found = [json.loads(process.stdout.readline())["sample_count"] for _ in range(2)]
+        assert found == [300, 301]
+
+
 def test_leaving_the_loop_cancels_the_stream(router, packets):
     with Node("site-a", router.url, **PROBLEM) as node:
         node.deposit(packets(3))
@@ -109,7 +124,7 @@ def test_a_slow_caller_loses_nothing(router, packets, monkeypatch):
 
 
 def test_a_router_that_restarts_is_gone_on_with(tmp_path, packets, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, watching.__name__)
     router = Router(tmp_path, "grpc://127.0.0.1:0")
     url = router.url
     with RouterClient(url) as client, closing(client.watch(HERE)) as news:

@@ -7,12 +7,14 @@ write blocks until it does: at its close, where it drains them, but only if the 
 import logging
 from collections import deque
 from threading import Condition, Event, Thread
+from time import perf_counter
 
 import pyarrow as pa
 from pyarrow import flight
 
 from qis_connectors.errors import QisError
 from qis_connectors.receipt import Receipt, encode_failure
+from qis_connectors.router.traffic import Tally
 
 MAX_UNSENT = 4096
 """Beyond this many, the newest acknowledgements become one with their sum: a silent client costs no memory."""
@@ -23,28 +25,31 @@ logger = logging.getLogger(__name__)
 class Acks:
     """Receipts in, app_metadata messages out, from a thread of its own that ends with `finish`."""
 
-    def __init__(self, writer: flight.FlightMetadataWriter) -> None:
+    def __init__(self, writer: flight.FlightMetadataWriter, tally: Tally) -> None:
         self.failure: QisError | None = None
         self._writer = writer
+        self._tally = tally
         self._unsent: deque[Receipt] = deque()
-        self._awaited = 0
+        self._awaited: deque[tuple[float, int]] = deque()
         self._is_failure_told = False
         self._is_finished = False
         self._changed = Condition()
         self._is_through = Event()  # not Thread.join: in gRPC's threads that leaves an entry in `threading` for ever
         Thread(target=self._run, name="qis-acks", daemon=True).start()
 
-    def expect(self) -> None:
-        """One more batch is on its way to the log."""
+    def expect(self, arrived: float, size: int) -> None:
+        """One more batch, that came at `perf_counter` time `arrived`, is on its way to the log."""
+        self._tally.batches += 1
+        self._tally.bytes_in += size
         with self._changed:
-            self._awaited += 1
+            self._awaited.append((arrived, size))
 
     def put(self, answer: Receipt | QisError) -> None:
         """What the log says of the next batch that is expected."""
         if isinstance(answer, QisError):
             self.fail(answer)
         with self._changed:
-            self._awaited -= 1
+            self._count(answer, *self._awaited.popleft())
             if isinstance(answer, Receipt) and len(self._unsent) < MAX_UNSENT:
                 self._unsent.append(answer)
             elif isinstance(answer, Receipt):
@@ -66,6 +71,16 @@ class Acks:
             self._is_finished = True
             self._changed.notify_all()
         return self._is_through.wait(seconds)
+
+    def _count(self, answer: Receipt | QisError, arrived: float, size: int) -> None:
+        tally = self._tally
+        tally.answered_batches += 1
+        tally.answered_bytes += size
+        if isinstance(answer, Receipt):
+            tally.stored += answer.stored
+            tally.duplicates += answer.duplicates
+            tally.staged += answer.staged
+            tally.acknowledged.observe(perf_counter() - arrived)
 
     def _run(self) -> None:
         try:

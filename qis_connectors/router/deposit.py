@@ -1,7 +1,8 @@
 """One DoPut stream: every batch is checked whole, stored whole and acknowledged once it is on the disk."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
+from time import perf_counter
 
 import pyarrow as pa
 from pyarrow import flight
@@ -12,7 +13,9 @@ from qis_connectors.packet import INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA, Pac
 from qis_connectors.receipt import Receipt
 from qis_connectors.router.acks import Acks
 from qis_connectors.router.admission import Deposit, check_problem
+from qis_connectors.router.inflight import InFlight
 from qis_connectors.router.log import PacketLog
+from qis_connectors.router.traffic import Tally
 
 MAX_ROWS = 65_536
 MAX_BYTES = 64 << 20
@@ -21,8 +24,9 @@ TOGETHER_ROWS = 2048
 """Batches up to here are checked by the log's thread, with what else has come; above, by the stream's own."""
 
 
-Prepare = Callable[[pa.RecordBatch, Acks], Callable[[], None]]
-"""Checks a batch, as far as its stream's thread does that, and says how to hand it on; PacketError where it is bad."""
+Prepare = Callable[[pa.RecordBatch, int, Acks], Callable[[], None]]
+"""Checks a batch of so many bytes, as far as its stream's thread does that, and says how to hand it on; PacketError
+where it is bad."""
 
 Stage = Callable[[pa.RecordBatch, Callable[[Receipt | QisError], None]], None]
 """Takes complete packets, and whom to tell when they are safe on the disk or why they are not."""
@@ -32,8 +36,8 @@ def depositing(log: PacketLog, name: str) -> Prepare:
     """For the address `name`."""
     problem = address.parts(name)[:2]
 
-    def prepare(batch: pa.RecordBatch, acks: Acks) -> Callable[[], None]:
-        return partial(log.put, _deposit(name, batch, problem, acks))
+    def prepare(batch: pa.RecordBatch, size: int, acks: Acks) -> Callable[[], None]:
+        return partial(log.put, _deposit(name, batch, size, problem, acks))
 
     return prepare
 
@@ -41,8 +45,7 @@ def depositing(log: PacketLog, name: str) -> Prepare:
 def staging(stage: Stage, problem: tuple[str, ...] | None) -> Prepare:
     """For a transaction; `problem` is the domain and problem_type that every row must name, where there are such."""
 
-    def prepare(batch: pa.RecordBatch, acks: Acks) -> Callable[[], None]:
-        _check_bounds(batch)
+    def prepare(batch: pa.RecordBatch, _: int, acks: Acks) -> Callable[[], None]:
         packets = packet.complete(batch)
         if problem:
             check_problem(packets, problem)
@@ -51,19 +54,22 @@ def staging(stage: Stage, problem: tuple[str, ...] | None) -> Prepare:
     return prepare
 
 
-def receive(prepare: Prepare, reader: flight.MetadataRecordBatchReader, writer: flight.FlightMetadataWriter) -> None:
+def receive(
+    prepare: Prepare,
+    reader: flight.MetadataRecordBatchReader,
+    writer: flight.FlightMetadataWriter,
+    in_flight: InFlight,
+    tally: Tally,
+) -> None:
     """Prepare and hand on the batches that arrive, and acknowledge each once it is safe.
 
-    Raises PacketError for the first bad batch, of which nothing is stored; the batches before it stay.
+    Raises PacketError for the first bad batch, of which nothing is stored, and BusyError for one that finds no room;
+    the batches before it stay.
     """
-    acks = Acks(writer)
+    acks = Acks(writer, tally)
     try:
-        for batch in _batches(reader):
-            hand_on = prepare(batch, acks)
-            if acks.failure:
-                raise acks.failure
-            acks.expect()
-            hand_on()
+        while _receive_next(prepare, reader, acks, in_flight):
+            pass
     except QisError as error:
         if not acks.finish(PATIENCE_SECONDS):
             # Unread acknowledgements stand before the refusal on the wire. Whether the client reads them first or
@@ -77,8 +83,24 @@ def receive(prepare: Prepare, reader: flight.MetadataRecordBatchReader, writer: 
         raise acks.failure
 
 
-def _deposit(name: str, batch: pa.RecordBatch, problem: tuple[str, ...], acks: Acks) -> Deposit:
+def _receive_next(prepare: Prepare, reader: flight.MetadataRecordBatchReader, acks: Acks, in_flight: InFlight) -> bool:
+    """Whether there was one. Its own function: a stream that waits for its next batch keeps the last one no longer."""
+    in_flight.wait_for_room()
+    batch = _next_batch(reader)
+    if batch is None:
+        return False
+    arrived = perf_counter()
     size = _check_bounds(batch)
+    with in_flight.holding(size):
+        hand_on = prepare(batch, size, acks)
+        if acks.failure:
+            raise acks.failure
+        acks.expect(arrived, size)
+        hand_on()
+    return True
+
+
+def _deposit(name: str, batch: pa.RecordBatch, size: int, problem: tuple[str, ...], acks: Acks) -> Deposit:
     if batch.num_rows <= TOGETHER_ROWS and batch.schema in (INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA):
         packet.validate(batch)
         return Deposit(name, batch, size, acks.put, problem, acks)
@@ -87,21 +109,21 @@ def _deposit(name: str, batch: pa.RecordBatch, problem: tuple[str, ...], acks: A
     return Deposit(name, packets, packets.get_total_buffer_size(), acks.put, None, acks)
 
 
-def _batches(reader: flight.MetadataRecordBatchReader) -> Iterator[pa.RecordBatch]:
+def _next_batch(reader: flight.MetadataRecordBatchReader) -> pa.RecordBatch | None:
     while True:
         try:
-            chunk = reader.read_chunk()
+            batch = reader.read_chunk().data
         except StopIteration:
-            return
-        except pa.ArrowInvalid as error:
+            return None
+        except (pa.ArrowException, OSError) as error:
             raise PacketError("batch", f"is not an Arrow message ({str(error).splitlines()[0]:.200})") from None
-        if chunk.data is not None:
-            yield chunk.data
+        if batch is not None:  # there are messages of metadata only
+            return batch
 
 
 def _discard(reader: flight.MetadataRecordBatchReader) -> None:
     try:
-        for _ in _batches(reader):
+        while _next_batch(reader) is not None:
             pass
     except QisError:
         return

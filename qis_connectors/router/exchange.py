@@ -21,9 +21,8 @@ def check(log: PacketLog, request: Request) -> None:
     """RequestError where this cannot be followed."""
     if request.limit is not None:
         raise RequestError("request field 'limit': what arrives has no end to count to; a DoGet takes a limit")
-    for name, given in (("filters", request.where), ("until", request.until)):
-        if given is not None:
-            raise RequestError(f"request field {name!r}: this router has it for a DoGet only")
+    if request.until is not None:
+        raise RequestError("request field 'until': what arrives has no end; a DoGet takes one")
     if request.since > log.head:
         raise RequestError(
             f"request field 'since': {request.since} is beyond the end of this store, {log.head}; is it another's?"
@@ -50,7 +49,7 @@ def follow(log: PacketLog, request: Request, is_gone: Callable[[], bool]) -> Ite
 
 def _stored(log: PacketLog, request: Request, position: int) -> Generator[tuple[pa.RecordBatch, int], None, int]:
     """Its own function so that its last batch, of megabytes, is let go when a reader comes to wait."""
-    for batch, cursor in read(log, request.pattern, request.columns, position):
+    for batch, cursor in read(log, request.pattern, request.columns, position, where=request.where):
         yield batch, cursor
         position = cursor
     return position
@@ -66,8 +65,9 @@ def _next(
         news = reader.take(position)
         if news is None or news[0] or is_last:
             return news
+        has_rung = reader.wait(POLL_SECONDS)  # for packets that a filter may all drop: a heartbeat is due all the same
         # Asked when nothing arrives, no oftener: it costs as much as the sending of a packet, which notices by itself.
-        if not reader.wait(POLL_SECONDS) and (is_gone() or time.monotonic() >= due):
+        if (not has_rung and is_gone()) or time.monotonic() >= due:
             return [], reader.reached(position)
 
 

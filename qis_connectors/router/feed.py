@@ -14,6 +14,7 @@ from threading import Lock
 
 import pyarrow as pa
 
+from qis_connectors import filters
 from qis_connectors.request import Request
 
 MAX_BYTES = 16 << 20
@@ -26,25 +27,42 @@ _BATCH_BYTES = 8 << 10  # what Arrow's own objects take for a batch of 22 column
 
 
 class _Group:
-    """What one commit group holds for one channel; without batches, a place in the chain."""
+    """What one commit group holds for one channel; without batches, a place in the chain.
 
-    def __init__(self, cursor: int, batches: list[pa.RecordBatch]) -> None:
+    `unfiltered`: the request whose filter and columns are still to be applied to the batches.
+    """
+
+    def __init__(self, cursor: int, batches: list[pa.RecordBatch], unfiltered: Request | None = None) -> None:
         self.cursor = cursor
         self.batches = batches
         self.next: _Group | None = None
         self.is_cut = False
+        self._unfiltered = unfiltered
+        self._filtering = Lock()
 
     def batch(self) -> pa.RecordBatch | None:
         """All of it, put together by the first who asks, for the log's thread has others to serve; None once dropped.
 
-        Takes no lock: at worst two put the same together at once.
+        Without a filter it takes no lock: at worst two put the same together at once.
         """
+        if self._unfiltered:
+            self._filter()
         batches = self.batches
         if len(batches) > 1:
             batches = [pa.concat_batches(batches)]
             if self.batches:
                 self.batches = batches
         return batches[0] if batches else None
+
+    def _filter(self) -> None:
+        with self._filtering:
+            request, batches = self._unfiltered, self.batches
+            if request and request.where and batches:
+                whole = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+                kept = whole.filter(filters.keep(request.where, whole)).select(list(request.columns))
+                if self.batches:
+                    self.batches = [kept]
+                self._unfiltered = None  # last: who finds it None takes the batches as they are
 
     def drop(self) -> None:
         """For the feed, which holds the lock. The last of a chain stays joined to what comes next."""
@@ -68,9 +86,12 @@ class Channel:
         if not batches:
             return 0
         names = list(self.request.columns)
-        if names != batches[0].schema.names:
-            batches = [batch.select(names) for batch in batches]
-        self.append(_Group(cursor, batches))
+        if self.request.where:
+            self.append(_Group(cursor, batches, self.request))
+        else:
+            if names != batches[0].schema.names:
+                batches = [batch.select(names) for batch in batches]
+            self.append(_Group(cursor, batches))
         return sum(batch.get_total_buffer_size() + _BATCH_BYTES for batch in batches)
 
     def append(self, group: _Group) -> None:
@@ -112,8 +133,9 @@ class Reader:
                 batch = following.batch()
                 if batch is None:
                     return (batches, self._group.cursor) if batches else None
-                batches.append(batch)
-                rows += batch.num_rows
+                if batch.num_rows:
+                    batches.append(batch)
+                    rows += batch.num_rows
             self._group = following
         if batches:
             return batches, self._group.cursor
@@ -122,7 +144,8 @@ class Reader:
     def reached(self, position: int) -> int:
         """The end of what was looked through, where nothing was found after `position`."""
         with self._feed.lock:
-            return position if self._group.next or self._group.is_cut else max(position, self._feed.head)
+            is_at_end = not (self._group.next or self._group.is_cut)
+            return max(position, self._feed.head if is_at_end else self._group.cursor)
 
     def wait(self, seconds: float) -> bool:
         """Until there may be something to take, for so long at most; whether there may be."""

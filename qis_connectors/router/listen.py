@@ -2,6 +2,7 @@
 
 import signal
 import socket
+from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -32,6 +33,14 @@ def endpoint(url: str) -> tuple[str, int]:
     return host, port
 
 
+def metrics_endpoint(text: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`, or of `PORT` on 127.0.0.1; ListenError where it is neither."""
+    host, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdigit() and int(port) < 1 << 16):
+        raise ListenError(f"cannot serve metrics on {text!r}: it is not written HOST:PORT or PORT")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
 def authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -56,8 +65,8 @@ def cut_connections(port: int) -> None:
             connection.detach()  # it is gRPC's to close
 
 
-def wait_for_signal(*numbers: int) -> None:
-    """Block the main thread until one of these signals comes.
+def wait_for_signal(*numbers: int, ready: Callable[[], None]) -> None:
+    """Block the main thread until one of these signals comes; `ready` is called once none can be lost.
 
     One of gRPC's threads may catch it, which does not wake this thread: Python runs the handler when it wakes for
     another reason. And an Event that a handler sets while this thread is inside its wait is a deadlock. The wakeup
@@ -69,6 +78,7 @@ def wait_for_signal(*numbers: int) -> None:
         socket_before = signal.set_wakeup_fd(writer.fileno())
         handlers_before = {number: signal.signal(number, lambda *_: None) for number in numbers}
         try:
+            ready()
             while reader.recv(1)[0] not in numbers:
                 pass
         finally:

@@ -1,38 +1,64 @@
 """The router: its log, its port, its end."""
 
+import logging
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Timer
+from time import perf_counter
 from typing import Self
 
 import pyarrow as pa
 
-from qis_connectors.router.listen import ListenError, authority, cut_connections, endpoint, wait_for_signal
+from qis_connectors.router.listen import (
+    ListenError,
+    authority,
+    cut_connections,
+    endpoint,
+    metrics_endpoint,
+    wait_for_signal,
+)
 from qis_connectors.router.log import PacketLog
 from qis_connectors.router.service import Service
+from qis_connectors.router.status import Status
 from qis_connectors.router.transactions import Transactions
 
 GRACE_SECONDS = 2.0
+logger = logging.getLogger(__name__)
 
 
 class Router:
     """A router on the store in the folder `store`, serving from construction until `close`.
 
+    With `metrics`, a port or HOST:PORT, a Prometheus finds its metrics at `metrics_url`.
+
     Raises QisError where the store is in use, damaged or newer than this version, or `listen` is not free loopback.
     """
 
-    def __init__(self, store: Path, listen: str = "grpc://127.0.0.1:8815") -> None:
+    def __init__(self, store: Path, listen: str = "grpc://127.0.0.1:8815", metrics: str | None = None) -> None:
         host, port = endpoint(listen)
-        # Before the server: pyarrow answers calls while its constructor is still running.
-        self._packets = PacketLog(store)
-        self._transactions = Transactions(self._packets)
-        try:
-            self._server = Service(f"grpc://{authority(host, port)}", self._packets, self._transactions)
-        except pa.ArrowException as error:
-            self._packets.close()
-            raise ListenError(f"cannot listen on {listen}: {str(error).splitlines()[0]}") from None
+        self._folder = store
+        beside = None if metrics is None else metrics_endpoint(metrics)
+        began = perf_counter()
+        with ExitStack() as stack:
+            # Before the server: pyarrow answers calls while its constructor is still running.
+            self._packets = PacketLog(store)
+            stack.callback(self._packets.close)
+            self._transactions = Transactions(self._packets)
+            status = Status(self._packets)
+            self.metrics_url = None
+            if beside:
+                from qis_connectors.router import metrics as exposition  # a router without them need not load HTTP
+
+                self.metrics_url = stack.enter_context(exposition.serving(status, *beside))
+            try:
+                self._server = Service(f"grpc://{authority(host, port)}", status, self._transactions)
+            except pa.ArrowException as error:
+                raise ListenError(f"cannot listen on {listen}: {str(error).splitlines()[0]}") from None
+            self._open = stack.pop_all()
         self.url = f"grpc://{authority(host, self._server.port)}"
         self.store = self._packets.store.identity
+        self._recovery_seconds = round(perf_counter() - began, 3)
 
     def __enter__(self) -> Self:
         return self
@@ -49,11 +75,18 @@ class Router:
             cut.cancel()
             cut.join()
             self._transactions.close()
-            self._packets.close()
+            self._open.close()
 
     def serve(self) -> None:
         """Block until SIGINT or SIGTERM, then close. For a process's main thread."""
         try:
-            wait_for_signal(signal.SIGINT, signal.SIGTERM)
+            wait_for_signal(signal.SIGINT, signal.SIGTERM, ready=self._log_start)
         finally:
+            logger.info("stopping", extra={"url": self.url})
             self.close()
+            logger.info("stopped", extra={"url": self.url, "cursor": self._packets.head})
+
+    def _log_start(self) -> None:
+        details = {"url": self.url, "folder": str(self._folder), "store": self.store, "metrics": self.metrics_url}
+        recovered = {"cursor": self._packets.head, "recovery_seconds": self._recovery_seconds}
+        logger.info("started", extra={**details, **recovered})

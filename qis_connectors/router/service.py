@@ -19,59 +19,55 @@ A DoExchange sends the same, the batches without rows now and then, so that eith
 """
 
 import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import lru_cache, wraps
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from pyarrow import flight
 
 from qis_connectors import address
-from qis_connectors.address import Pattern
 from qis_connectors.errors import QisError
-from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
+from qis_connectors.packet import MAX_BYTES_WITH_LIKELIHOOD, OUTCOME_PACKET_SCHEMA
 from qis_connectors.request import Request, RequestError, check_begin, parse, parse_staging, parse_transaction, within
 from qis_connectors.router import exchange
 from qis_connectors.router.deposit import depositing, receive, staging
 from qis_connectors.router.endpoints import ranges
-from qis_connectors.router.log import PacketLog
 from qis_connectors.router.reading import read
+from qis_connectors.router.status import Status
 from qis_connectors.router.transactions import Transactions
 from qis_connectors.router.view import Summary, View
 
 _ACTIONS = {
     "health": "whether the router serves, and which store",
-    "stats": "what the store holds",
+    "stats": "what the store holds, and what goes in and out",
     "begin": 'a new transaction; {"v": 1} gives {"transaction": ID}',
     "commit": 'all of a transaction becomes visible; {"transaction": ID} gives its receipt, however often',
     "abort": 'all of a transaction is dropped; {"transaction": ID}',
 }
-logger = logging.getLogger(__name__)
+_Answer = TypeVar("_Answer")
 
 
-@contextmanager
-def _short_errors() -> Iterator[None]:
-    """Any other exception out of a handler reaches the client with its traceback and our paths."""
-    try:
-        yield
-    except flight.FlightError:
-        raise
-    except QisError as error:
-        raise flight.FlightServerError(str(error)) from None
-    except Exception:
-        logger.exception("a call failed")
-        raise flight.FlightServerError("the router failed on this call; its log has the details") from None
+def _answered(handler: Callable[..., _Answer]) -> Callable[..., _Answer]:
+    """A handler whose errors reach the client in one line."""
+    rpc = "".join(word.title() for word in handler.__name__.split("_"))
+
+    @wraps(handler)
+    def answer(self: "Service", context: flight.ServerCallContext, *given: object) -> _Answer:
+        with self.status.refusals.answering(rpc, context.peer()):
+            return handler(self, context, *given)
+
+    return answer
 
 
 class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships no types
-    def __init__(self, location: str, packets: PacketLog, transactions: Transactions) -> None:
-        self._packets = packets
+    def __init__(self, location: str, status: Status, transactions: Transactions) -> None:
+        self.status = status
+        self._packets = status.log
         self._transactions = transactions
-        super().__init__(location)
+        super().__init__(location, middleware={"calls": status.calls})
 
-    @_short_errors()
+    @_answered
     def do_put(
         self,
         _: flight.ServerCallContext,
@@ -85,19 +81,20 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
             transaction, name = parse_staging(descriptor.command or b"")
             stage = self._transactions.stream(transaction, name and address.check(name))
             prepare = staging(stage, address.parts(name)[:2] if name else None)
-        receive(prepare, reader, writer)
+        with self.status.traffic.counting() as tally:
+            receive(prepare, reader, writer, self.status.in_flight, tally)
 
-    @_short_errors()
-    def do_get(self, _: flight.ServerCallContext, ticket: flight.Ticket) -> flight.GeneratorStream:
+    @_answered
+    def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.GeneratorStream:
         request = parse(ticket.ticket)
-        return flight.GeneratorStream(request.schema, self._stream(request))
+        return flight.GeneratorStream(request.schema, self._stream(request, context.peer()))
 
-    @_short_errors()
+    @_answered
     def list_flights(self, _: flight.ServerCallContext, criteria: bytes) -> list[flight.FlightInfo]:
         pattern = parse(criteria or b"*").pattern
         return [_describe_address(summary) for summary in View(self._packets, pattern).summaries()]
 
-    @_short_errors()
+    @_answered
     def get_flight_info(self, _: flight.ServerCallContext, descriptor: flight.FlightDescriptor) -> flight.FlightInfo:
         ticket = _ticket(descriptor)
         request = parse(ticket)
@@ -120,21 +117,21 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
         except QisError:
             return flight.SchemaResult(OUTCOME_PACKET_SCHEMA)
 
-    @_short_errors()
+    @_answered
     def do_action(self, _: flight.ServerCallContext, action: flight.Action) -> list[bytes]:
         if action.type == "health":
             return [json.dumps({"status": "ok", **self._position()}).encode()]
         if action.type == "stats":
-            return [json.dumps(self._stats()).encode()]
+            return [json.dumps(self.status.stats()).encode()]
         if action.type in ("begin", "commit", "abort"):
             return [json.dumps(self._transact(action.type, action.body.to_pybytes())).encode()]
         raise RequestError(f"action {action.type!r:.60} is not known to this router; it knows {', '.join(_ACTIONS)}")
 
-    @_short_errors()
+    @_answered
     def list_actions(self, _: flight.ServerCallContext) -> list[tuple[str, str]]:
         return list(_ACTIONS.items())
 
-    @_short_errors()
+    @_answered
     def do_exchange(
         self,
         context: flight.ServerCallContext,
@@ -145,14 +142,19 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
         request = parse(_ticket(descriptor))
         exchange.check(self._packets, request)
         writer.begin(request.schema)
-        for batch, cursor in exchange.follow(self._packets, request, context.is_cancelled):
-            try:
-                writer.write_with_metadata(batch, _reached(cursor, self._packets.store.identity))
-            except (pa.ArrowException, flight.FlightError, OSError):
-                return  # the reader has gone
+        with self.status.traffic.counting() as tally:
+            for batch, cursor in exchange.follow(self._packets, request, context.is_cancelled):
+                try:
+                    writer.write_with_metadata(batch, _reached(cursor, self._packets.store.identity))
+                except (pa.ArrowException, flight.FlightError, OSError):
+                    return  # the reader has gone
+                tally.packets_out += batch.num_rows
+                # Of the whole buffers, which other readers' packets may share: a small batch's own take longer to add
+                # up than to send.
+                tally.bytes_out += min(batch.get_total_buffer_size(), batch.num_rows * MAX_BYTES_WITH_LIKELIHOOD)
 
-    def _stream(self, request: Request) -> Iterator[tuple[pa.RecordBatch, bytes]]:
-        with _short_errors():
+    def _stream(self, request: Request, peer: str) -> Iterator[tuple[pa.RecordBatch, bytes]]:
+        with self.status.refusals.answering("DoGet", peer), self.status.traffic.counting() as tally:
             found = read(
                 self._packets,
                 request.pattern,
@@ -163,6 +165,9 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
                 request.where,
             )
             for batch, cursor in found:
+                if batch.num_rows:
+                    tally.packets_out += batch.num_rows
+                    tally.bytes_out += batch.nbytes
                 yield batch, _reached(cursor, self._packets.store.identity)
 
     def _transact(self, action: str, body: bytes) -> dict[str, Any]:
@@ -178,12 +183,6 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
     def _position(self) -> dict[str, str | int]:
         return {"store": self._packets.store.identity, "cursor": self._packets.head}
 
-    def _stats(self) -> dict[str, str | int]:
-        position = self._position()
-        found = View(self._packets, Pattern("*")).summaries()
-        packets, size = sum(summary.packets for summary in found), sum(summary.bytes for summary in found)
-        return {**position, "packets": packets, "addresses": len(found), "bytes": size}
-
 
 @lru_cache(maxsize=64)  # a hundred readers are told of the same cursor
 def _reached(cursor: int, store: str) -> bytes:
@@ -191,7 +190,7 @@ def _reached(cursor: int, store: str) -> bytes:
 
 
 def _path(descriptor: flight.FlightDescriptor) -> str:
-    return b"/".join(descriptor.path).decode()
+    return b"/".join(descriptor.path).decode()  # protobuf has refused what is not UTF-8
 
 
 def _ticket(descriptor: flight.FlightDescriptor) -> bytes:
