@@ -347,8 +347,8 @@ def test_a_stopped_reader_does_not_hold_up_the_closing(router, client, packets, 
     monkeypatch.setattr("qis_connectors.router.router.GRACE_SECONDS", 0.3)
     with exchanging(router.url) as reader:
         message(reader)  # it waits for news
-        for at in range(0, 40_000, 8000):
-            client.deposit(packets(8000, at))
+        for at in range(0, 120_000, 40_000):  # more than gRPC takes in for a client that does not read
+            client.deposit(packets(40_000, at))
         started = time.monotonic()
         router.close()
         assert 0.3 < time.monotonic() - started < SOON_SECONDS

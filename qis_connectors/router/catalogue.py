@@ -42,6 +42,7 @@ CREATE INDEX run_by_span ON run(first / {SPAN}, address);
 CREATE TABLE committed(id TEXT PRIMARY KEY, receipt TEXT NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
 """
 _CHECKSUM_BYTES = 8
+_IDLE = 4  # each keeps some pages at hand
 apsw.sqlite_extra.load(apsw.Connection(":memory:"), "cksumvfs")
 
 
@@ -79,7 +80,10 @@ class Catalogue:
         try:
             yield connection
         finally:
-            self._idle.append(connection)
+            if len(self._idle) < _IDLE:
+                self._idle.append(connection)
+            else:
+                connection.close()
 
     @contextmanager
     def writing(self) -> Iterator[apsw.Connection]:

@@ -3,17 +3,18 @@
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from qis_connectors import filters
 from qis_connectors.address import Pattern
 from qis_connectors.filters import Filter
-from qis_connectors.router.chunk import CURSOR, SPAN, STORED_SCHEMA
+from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
+from qis_connectors.router.chunk import CURSOR
 from qis_connectors.router.log import PacketLog
 from qis_connectors.router.packs import RECORD_ROWS
-from qis_connectors.router.view import View
+from qis_connectors.router.view import NOTHING, Ordered, View
 
-_NOTHING = pa.RecordBatch.from_pylist([], schema=STORED_SCHEMA)
+STRETCH_ROWS = 1 << 17
+"""A reader hears something after so many rows, even where nothing of them is kept."""
 
 
 def read(
@@ -34,7 +35,7 @@ def read(
     """
     view = View(log, pattern, until)
     left, held = limit, None
-    for stored, position in _in_order(view, columns, since, where):
+    for stored, position in _kept(view.after(since, columns if where is None else OUTCOME_PACKET_SCHEMA.names), where):
         if held:
             yield held
         if left is not None:
@@ -43,42 +44,21 @@ def read(
                 return
             left -= stored.num_rows
         held = stored.select(columns), position
-    yield held[0] if held else _NOTHING.select(columns), max(view.head, since)
+    yield held[0] if held else NOTHING.select(columns), max(view.head, since)
 
 
-def _in_order(
-    view: View, columns: Sequence[str], since: int, where: Filter | None
-) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """Every packet that is kept after `since` up to the head, by cursor, each batch with the cursor it reaches up to.
-
-    Nothing is held open while the reader takes its time: each step asks anew for what comes after the last one.
-    """
-
-    def kept(batch: pa.RecordBatch) -> pa.RecordBatch:
-        chosen = batch.select([*columns, CURSOR])
-        return chosen if where is None else chosen.filter(filters.keep(where, batch))
-
-    rows = RECORD_ROWS if where is None else SPAN
-    position = since
-    for following, end in ((view.next_packed, view.packed), (view.next_in_memory, view.head)):
-        while position < end and (found := following(position, rows))[1]:
-            batches, reached = found
-            whole = _sorted([kept(batch) for batch in batches] or [kept(_NOTHING)])
-            yield from _after(position, whole, min(reached, end))
-            position = min(reached, end)
-
-
-def _sorted(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
-    whole = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-    cursors = whole[CURSOR].to_numpy()
-    return whole if (cursors[1:] > cursors[:-1]).all() else whole.take(pc.sort_indices(whole[CURSOR]))
-
-
-def _after(position: int, batch: pa.RecordBatch, reached: int) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """What stands between the two cursors, in batches of RECORD_ROWS at most, the last of which leads to `reached`."""
-    start, stop = batch[CURSOR].to_numpy().searchsorted([position, reached], side="right")
-    for at in range(start, stop, RECORD_ROWS):
-        cut = batch.slice(at, min(RECORD_ROWS, stop - at))
-        yield cut, reached if at + RECORD_ROWS >= stop else cut[CURSOR][-1].as_py()
-    if start == stop:
-        yield batch.slice(0, 0), reached
+def _kept(stored: Iterator[Ordered], where: Filter | None) -> Iterator[Ordered]:
+    """What `where` keeps, the little of many batches as one."""
+    if where is None:
+        yield from stored
+        return
+    held: list[pa.RecordBatch] = []
+    kept = seen = reached = 0
+    for batch, reached in stored:  # asked for behind the loop too
+        held.append(batch.filter(filters.keep(where, batch)))
+        kept, seen = kept + held[-1].num_rows, seen + batch.num_rows
+        if kept >= RECORD_ROWS or seen >= STRETCH_ROWS:
+            yield pa.concat_batches(held), reached
+            held, kept, seen = [], 0, 0
+    if held:
+        yield pa.concat_batches(held), reached
