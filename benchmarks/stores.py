@@ -74,7 +74,7 @@ def fill_one_by_one(folder: Path, rows: int) -> float:
             room.acquire()
             log.append(ADDRESS, block.slice(at, 1), lambda _: room.release())
     log.close()
-    return sum(file.stat().st_size for file in folder.iterdir()) / rows
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / rows
 
 
 def fill_many_addresses(folder: Path, rows: int) -> list[str]:
