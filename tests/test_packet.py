@@ -76,7 +76,7 @@ def _alone(rows):
 
 
 @given(st.lists(st.deferred(lambda: PACKET), min_size=1, max_size=6), st.integers(0, 50))
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_many_packets_are_completed_as_each_of_them_is(few, start):
     rows = [few[at % len(few)] for at in range(100)]
     together = complete(batch(*rows, schema=OUTCOME_PACKET_SCHEMA))
