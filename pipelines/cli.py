@@ -63,13 +63,31 @@ def router(
     store: Annotated[Path, typer.Option(help="The folder that keeps the packets.")] = Path("qis-store"),
     metrics: Annotated[str | None, typer.Option(help="Prometheus metrics there: HOST:PORT, or PORT.")] = None,
     log: Annotated[Literal["text", "json"], typer.Option(help="How events are written to standard error.")] = "text",
+    keep_days: Annotated[float | None, typer.Option(min=0, help="Let packets go so long after they came.")] = None,
+    keep_bytes: Annotated[int | None, typer.Option(min=1, help="Keep this much of each address, the newest.")] = None,
 ) -> None:
     """Run a router until Ctrl-C. A packet it has acknowledged is on disk."""
-    from qis_connectors.router import Router, logs
+    from qis_connectors.router import Retention, Router, logs
 
     logs.configure(log)
-    with suppress(KeyboardInterrupt), Router(store, listen, metrics) as server:
+    retention = Retention(keep_days, keep_bytes)
+    with suppress(KeyboardInterrupt), Router(store, listen, metrics, retention) as server:
         server.serve()
+
+
+@app.command()
+def backup(
+    store: Annotated[Path, typer.Argument(help="The folder of a router's store.")],
+    out: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
+) -> None:
+    """Copy a store as it is at one moment; its router may go on serving. A router can be started on the copy."""
+    from qis_connectors.router import backup as copy_store
+
+    total = sum(path.stat().st_size for path in store.glob("*/*"))
+    with Progress(console=notices, transient=True, disable=not notices.is_terminal) as progress:
+        task = progress.add_task("Backup", total=total)
+        size = copy_store(store, out, lambda copied: progress.advance(task, copied))
+    notice(f"{out}: {size:,} bytes")
 
 
 @app.command()

@@ -22,7 +22,8 @@ _TABLES = f"""
 CREATE TABLE state(flushed INTEGER NOT NULL);
 INSERT INTO state VALUES (0);
 CREATE TABLE address(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-CREATE TABLE pack(id INTEGER PRIMARY KEY, span INTEGER NOT NULL, stored_at INTEGER NOT NULL);
+CREATE TABLE flush(upto INTEGER PRIMARY KEY, at REAL NOT NULL); -- every packet up to that cursor was stored by then
+CREATE TABLE pack(id INTEGER PRIMARY KEY, span INTEGER NOT NULL, packets INTEGER NOT NULL);
 CREATE INDEX pack_by_span ON pack(span);
 CREATE TABLE id_run(id INTEGER PRIMARY KEY, checksum INTEGER NOT NULL);
 CREATE TABLE run(
@@ -69,6 +70,17 @@ class Catalogue:
             self._make()
         self._writer.pragma("synchronous", "full")
         self._writer.pragma("journal_size_limit", 16 << 20)
+
+    def copy_to(self, path: Path) -> None:
+        """As it is at one moment, into a new file."""
+        path.unlink(missing_ok=True)
+        with self.reading() as connection:
+            copy = apsw.Connection(str(path))
+            try:
+                with copy.backup("main", connection, "main") as backup:
+                    backup.step()
+            finally:
+                copy.close()
 
     @contextmanager
     def reading(self) -> Iterator[apsw.Connection]:
@@ -187,11 +199,14 @@ class Catalogue:
         return _joined(cast(list[tuple[int, ...]], rows))
 
     def due_for_merge(self, count: int) -> tuple[int, list[int]] | None:
-        """A span with so many packs, or more than one where the span is over; and the packs."""
+        """A span with so many packs, or more than one where the span is over, or half of whose packets are let go; and
+        the packs.
+        """
         with self.reading() as connection:
             found = connection.execute(
                 "SELECT span, json_group_array(id) FROM pack GROUP BY span "
-                "HAVING count(*) >= ? OR (count(*) > 1 AND span < (SELECT max(span) FROM pack)) LIMIT 1",
+                "HAVING count(*) >= ? OR (count(*) > 1 AND span < (SELECT max(span) FROM pack)) "
+                f"OR sum(packets) > 2 * (SELECT sum(packets) FROM run WHERE first / {SPAN} = span) LIMIT 1",
                 (count,),
             ).fetchall()
         if not found:
@@ -209,9 +224,10 @@ class Catalogue:
             ).fetchall()
         return [(Piece(*numbers), name) for *numbers, name in cast(list[tuple[Any, ...]], rows)]
 
-    def add(self, writer: apsw.Connection, pack: int, span: int, stored_at: int, runs: Sequence[Run]) -> None:
-        """A new pack and what is in it."""
-        writer.execute("INSERT INTO pack VALUES (?, ?, ?)", (pack, span, stored_at))
+    def add(self, writer: apsw.Connection, pack: int, runs: Sequence[Run]) -> None:
+        """A new pack and what is in it, all of one span."""
+        packets = sum(run.packets for run in runs)
+        writer.execute("INSERT INTO pack VALUES (?, ?, ?)", (pack, runs[0].first // SPAN, packets))
         names = json.dumps(sorted({run.address for run in runs}))
         writer.execute("INSERT OR IGNORE INTO address(name) SELECT value FROM json_each(?)", (names,))
         found = writer.execute(
@@ -230,6 +246,11 @@ class Catalogue:
             f"DELETE FROM run WHERE first / {SPAN} = ? AND pack IN (SELECT value FROM json_each(?))", (span, numbers)
         )
         writer.execute("DELETE FROM pack WHERE id IN (SELECT value FROM json_each(?))", (numbers,))
+
+    def drop_empty(self, writer: apsw.Connection) -> list[int]:
+        """Take the packs in which nothing is left out of the catalogue; their numbers."""
+        gone = writer.execute("DELETE FROM pack WHERE id NOT IN (SELECT pack FROM run) RETURNING id").fetchall()
+        return [number for (number,) in cast(list[tuple[int]], gone)]
 
     def close(self) -> None:
         while self._idle:

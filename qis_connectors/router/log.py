@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from threading import Condition, Thread
+from time import monotonic
 
 import apsw
 import numpy as np
@@ -28,11 +29,15 @@ from qis_connectors.router.journal import FILE_BYTES
 from qis_connectors.router.packet_index import packed_ids, selected
 from qis_connectors.router.packing import Packer, Parts
 from qis_connectors.router.record import Runs, joined
+from qis_connectors.router.retention import KEEP_ALL, Retention
 from qis_connectors.router.store import Store, StoreError
 from qis_connectors.router.tail import Tail
 
 MAX_QUEUED_BYTES = 64 << 20
 GROUP_ROWS = 16_384
+FLUSH_SECONDS = 3600.0
+"""Nothing waits longer than this, or so, for its pack: from then on its retention can be told."""
+
 MAX_TAIL_BYTES = 64 << 20
 """Deposits wait for the packing from here on."""
 
@@ -51,7 +56,7 @@ class _Transaction:
 class PacketLog:
     """The log in the folder `path`, recovered by opening it; StoreError where that cannot be."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, retention: Retention = KEEP_ALL) -> None:
         self.store = Store(path)
         flushed = self.store.catalogue.flushed()
         chunks = self.store.journal.replay(flushed)
@@ -59,8 +64,9 @@ class PacketLog:
             self.store.index.add(packed_ids(chunk.packets["packet_id"]))
         self.tail = Tail(chunks)
         self.head = self._frozen = chunks[-1].last if chunks else flushed
+        self._frozen_at = monotonic()
         self.feed = Feed(self.head)
-        self._packer = Packer(self.store, self.tail)
+        self._packer = Packer(self.store, self.tail, retention)
         self._packer.freeze(self.store.journal.adopt(), self.head)
         self._queue: list[Deposit | _Transaction] = []
         self._queued_bytes = 0
@@ -124,18 +130,25 @@ class PacketLog:
         self.store.close()
 
     def _run(self) -> None:
-        while group := self._next_group():
+        while (group := self._next_group()) is not None:
             if isinstance(group, _Transaction):
                 self._commit_transaction(group)
-            else:
+            elif group:
                 self._commit(group)
-            if self.store.journal.bytes >= FILE_BYTES and not self._packer.is_behind:
+            size, age = self.store.journal.bytes, monotonic() - self._frozen_at
+            if (size >= FILE_BYTES or (size and age > FLUSH_SECONDS)) and not self._packer.is_behind:
                 self._freeze()
 
-    def _next_group(self) -> "list[Deposit] | _Transaction":
-        """What is committed next: a transaction by itself, or the deposits before one, so many rows at most."""
+    def _next_group(self) -> "list[Deposit] | _Transaction | None":
+        """What is committed next: a transaction by itself, or the deposits before one, so many rows at most.
+
+        Empty where nothing came for a while, None where nothing will.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._is_stopped)
+            if not self._changed.wait_for(lambda: self._queue or self._is_stopped, FLUSH_SECONDS / 60):
+                return []
+            if not self._queue:
+                return None
             deposits: list[Deposit] = []
             for queued in self._queue:
                 if isinstance(queued, _Transaction):
@@ -213,7 +226,7 @@ class PacketLog:
 
     def _freeze(self) -> None:
         self._packer.freeze(self.store.journal.freeze(), self.head)
-        self._frozen = self.head
+        self._frozen, self._frozen_at = self.head, monotonic()
 
     def _flush(self) -> None:
         """Pack all of the tail, now."""

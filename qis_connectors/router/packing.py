@@ -14,6 +14,7 @@ from qis_connectors.receipt import Receipt
 from qis_connectors.router.chunk import SPAN, Chunk, concatenated, number, place
 from qis_connectors.router.journal import JournalFile
 from qis_connectors.router.packet_index import IdRun, Trial, packed_ids
+from qis_connectors.router.retention import KEEP_ALL, Retention, expire
 from qis_connectors.router.store import Store
 from qis_connectors.router.tail import Tail
 
@@ -21,6 +22,9 @@ MERGE = 8
 """So many packs of one span become one, and all of them once it is over: a packet is written some four times."""
 
 RETRY_SECONDS = 5.0
+EXPIRE_SECONDS = 600.0
+"""So often, at least, what is over its time is let go."""
+
 logger = logging.getLogger(__name__)
 
 Parts = Iterable[tuple[str, pa.RecordBatch]]
@@ -30,8 +34,9 @@ Parts = Iterable[tuple[str, pa.RecordBatch]]
 class Packer:
     """A thread of its own, from construction to `stop`. `failure` is why the last attempt to pack did not succeed."""
 
-    def __init__(self, store: Store, tail: Tail) -> None:
+    def __init__(self, store: Store, tail: Tail, retention: Retention) -> None:
         self.failure: Exception | None = None
+        self._retention = retention
         self._store = store
         self._tail = tail
         self._frozen: list[JournalFile] = []
@@ -131,12 +136,13 @@ class Packer:
         pack = self._store.next_number()
         runs = self._store.packs.write(pack, chunks)
         new.append(pack)
-        self._store.catalogue.add(writer, pack, runs[0].first // SPAN, int(time.time()), runs)
+        self._store.catalogue.add(writer, pack, runs)
 
     def _run(self) -> None:
         while self._next():
             try:
                 self.flush()
+                self._expire()
                 while not self._is_stopped and not self.is_behind and (self._merge_packs() or self._merge_ids()):
                     pass
                 self.failure = None
@@ -149,9 +155,18 @@ class Packer:
 
     def _next(self) -> bool:
         with self._changed:
-            self._changed.wait_for(lambda: self._is_due or self._is_stopped)
+            self._changed.wait_for(lambda: self._is_due or self._is_stopped, EXPIRE_SECONDS)
             self._is_due = False
             return not self._is_stopped
+
+    def _expire(self) -> None:
+        if self._retention == KEEP_ALL:
+            return
+        with self._working:
+            with self._store.catalogue.writing() as writer:
+                expire(writer, self._store.packs, self._retention, time.time())
+                gone = self._store.catalogue.drop_empty(writer)
+            self._store.packs.drop(gone)
 
     def _merge_packs(self) -> bool:
         """Of one span, where enough have gathered; whether there was one."""
@@ -183,5 +198,6 @@ class Packer:
 
 def _record_flush(writer: apsw.Connection, upto: int, run: IdRun | None) -> None:
     writer.execute("UPDATE state SET flushed = max(flushed, ?)", (upto,))
+    writer.execute("INSERT OR REPLACE INTO flush VALUES (?, ?)", (upto, time.time()))
     if run:
         writer.execute("INSERT INTO id_run VALUES (?, ?)", (run.number, run.checksum))

@@ -31,7 +31,8 @@ def rebuild(path: Path, packs: Packs, ids: Path) -> Catalogue:
         covered.setdefault(span, []).append((first, last))
         run = index.write(pack, [id_run(unpacked(packed))])
         with catalogue.writing() as writer:
-            catalogue.add(writer, pack, span, int(time.time()), runs)
+            catalogue.add(writer, pack, runs)
             writer.execute("INSERT INTO id_run VALUES (?, ?)", (pack, run.checksum))
             writer.execute("UPDATE state SET flushed = max(flushed, ?)", (last,))
+            writer.execute("INSERT OR REPLACE INTO flush VALUES (?, ?)", (last, time.time()))
     return catalogue

@@ -19,6 +19,7 @@ from qis_connectors.router.listen import (
     wait_for_signal,
 )
 from qis_connectors.router.log import PacketLog
+from qis_connectors.router.retention import KEEP_ALL, Retention
 from qis_connectors.router.service import Service
 from qis_connectors.router.status import Status
 from qis_connectors.router.transactions import Transactions
@@ -30,19 +31,26 @@ logger = logging.getLogger(__name__)
 class Router:
     """A router on the store in the folder `store`, serving from construction until `close`.
 
-    With `metrics`, a port or HOST:PORT, a Prometheus finds its metrics at `metrics_url`.
+    It keeps every packet unless `retention` says otherwise. With `metrics`, a port or HOST:PORT, a Prometheus finds its
+    metrics at `metrics_url`.
 
     Raises QisError where the store is in use, damaged or newer than this version, or `listen` is not free loopback.
     """
 
-    def __init__(self, store: Path, listen: str = "grpc://127.0.0.1:8815", metrics: str | None = None) -> None:
+    def __init__(
+        self,
+        store: Path,
+        listen: str = "grpc://127.0.0.1:8815",
+        metrics: str | None = None,
+        retention: Retention = KEEP_ALL,
+    ) -> None:
         host, port = endpoint(listen)
         self._folder = store
         beside = None if metrics is None else metrics_endpoint(metrics)
         began = perf_counter()
         with ExitStack() as stack:
             # Before the server: pyarrow answers calls while its constructor is still running.
-            self._packets = PacketLog(store)
+            self._packets = PacketLog(store, retention)
             stack.callback(self._packets.close)
             self._transactions = Transactions(self._packets)
             status = Status(self._packets)

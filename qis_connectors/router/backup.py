@@ -1,0 +1,100 @@
+"""Backup: a copy of a store as it is at one moment, while a router serves it or not.
+
+Packs and runs of ids never change, so they are copied at leisure. What is short, the catalogue and the journal, is
+copied last, and again where a flush came in between: everything acknowledged before the backup began is in it.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import apsw
+
+from qis_connectors.router.catalogue import Catalogue
+from qis_connectors.router.journal import sync_folder
+from qis_connectors.router.store import StoreError
+
+_ATTEMPTS = 100
+_IMMUTABLE = ("*.pack", "*.ids", "*.damaged")
+
+
+def backup(store: Path, out: Path, copied: Callable[[int], None] = lambda _: None) -> int:
+    """Copy the store in the folder `store` to the folder `out`, which must not exist; its bytes.
+
+    `copied` hears of every file's bytes. What transactions have staged and not committed is not in it. A router can be
+    started on `out` as it is. Raises StoreError where there is no store, or no room.
+    """
+    if not (store / "store.json").exists():
+        raise StoreError(f"{store} holds no packet store")
+    if out.exists():
+        raise StoreError(f"{out} exists already; a backup goes to a folder of its own")
+    draft = out.with_name(f"{out.name}.draft")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        for name in ("packs", "ids", "journal"):
+            (draft / name).mkdir(parents=True)
+        shutil.copy2(store / "store.json", draft)
+        for _ in range(_ATTEMPTS):
+            if _is_copied(store, draft, copied):
+                break
+        else:
+            raise StoreError(f"{store} changes faster than it can be copied")
+        size = _settled(draft)
+        draft.rename(out)
+        sync_folder(out.parent)
+    except OSError as error:
+        raise StoreError(f"{store} cannot be backed up to {out}: {error.strerror}") from None
+    except apsw.Error as error:
+        raise StoreError(f"{store} cannot be backed up: {error}") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return size
+
+
+def _is_copied(store: Path, draft: Path, copied: Callable[[int], None]) -> bool:
+    """Whether what was copied is of one moment."""
+    _copy_new(store, draft, copied)
+    with closing(Catalogue(store / "catalogue.db")) as live:
+        live.copy_to(draft / "catalogue.db")
+        with closing(Catalogue(draft / "catalogue.db")) as snapshot:
+            flushed = snapshot.flushed()
+            wanted = {f"packs/{number:08}.pack" for number in snapshot.packs()}
+            wanted |= {f"ids/{number:08}.ids" for number, _ in snapshot.id_runs()}
+        _copy_new(store, draft, copied)
+        if not all((draft / name).exists() for name in wanted):
+            return False
+        for path in (draft / "journal").iterdir():
+            path.unlink()
+        for path in (store / "journal").glob("*.journal"):
+            try:
+                shutil.copyfile(path, draft / "journal" / path.name)
+            except FileNotFoundError:
+                return False
+        # A flush gives its journal back to be written over: with an older catalogue its packets would be nowhere.
+        return live.flushed() == flushed
+
+
+def _copy_new(store: Path, draft: Path, copied: Callable[[int], None]) -> None:
+    for pattern in _IMMUTABLE:
+        for path in store.glob(f"*/{pattern}"):
+            to = draft / path.relative_to(store)
+            if not to.exists() and to.parent.exists():
+                try:
+                    shutil.copyfile(path, to)
+                    copied(to.stat().st_size)
+                except FileNotFoundError:
+                    to.unlink(missing_ok=True)
+
+
+def _settled(draft: Path) -> int:
+    size = 0
+    for path in draft.rglob("*"):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        size += path.stat().st_size if path.is_file() else 0
+    return size
