@@ -78,14 +78,21 @@ def complete(batch: pa.RecordBatch) -> pa.RecordBatch:
     nullability flags and metadata do not. A batch passes or is refused whole: PacketError names the first culprit.
     """
     validate(batch)
-    batch = _fill(batch)
-    ids = packet_id_column(batch) if batch.num_rows > _FEW and _is_good(batch) else _checked_ids(batch)
-    given = batch["packet_id"]
+    return complete_validated(batch)
+
+
+def complete_validated(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """`complete` of a batch that `validate` has let through, or of several such in one."""
+    arrays = _filled(batch)
+    ids = _ids_of_many(arrays) if batch.num_rows > _FEW else None
+    ids = _checked_ids(arrays) if ids is None else ids
+    given = arrays[_ID]
     if given.null_count < len(given) and given != ids:
         for row, (one, content) in enumerate(zip(given.to_pylist(), ids.to_pylist(), strict=True)):
             if one not in (None, content):
                 raise PacketError("packet_id", f"{one!r:.60} is not the hash of the packet's content", row)
-    return batch.set_column(_ID, OUTCOME_PACKET_SCHEMA.field(_ID), ids)
+    arrays[_ID] = ids
+    return pa.RecordBatch.from_arrays(arrays, schema=OUTCOME_PACKET_SCHEMA)
 
 
 def validate(batch: pa.RecordBatch) -> None:
@@ -132,19 +139,15 @@ def ipc_bytes(batch: pa.RecordBatch) -> int:
     return int(sink.size())
 
 
-def _fill(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """All fields, those not given as NULL; names, order and types checked."""
+def _filled(batch: pa.RecordBatch) -> list[pa.Array]:
+    """The columns of all fields, those not given as NULL; names, order and types checked."""
     try:
         names = batch.schema.names
     except UnicodeDecodeError:
         raise PacketError("batch", "has a field whose name is not UTF-8") from None
     if batch.schema.equals(INTERCHANGE_SCHEMA, check_metadata=True):
-        rows = batch.num_rows
-        for field in _OURS:
-            batch = batch.append_column(
-                field, _few_nulls(rows, field.type) if rows <= _FEW else pa.nulls(rows, field.type)
-            )
-        return batch
+        nulls = _few_nulls if batch.num_rows <= _FEW else pa.nulls
+        return [*batch.columns, *(nulls(batch.num_rows, field.type) for field in _OURS)]
     _check_names(names)
     columns = []
     for field in OUTCOME_PACKET_SCHEMA:
@@ -155,7 +158,7 @@ def _fill(batch: pa.RecordBatch) -> pa.RecordBatch:
         if column.type != field.type:
             raise PacketError(field.name, f"has type {column.type}, not {field.type}")
         columns.append(column)
-    return pa.RecordBatch.from_arrays(columns, schema=OUTCOME_PACKET_SCHEMA)
+    return columns
 
 
 def _check_names(names: list[str]) -> None:
@@ -171,24 +174,27 @@ def _check_names(names: list[str]) -> None:
             raise PacketError(name, f"comes after {before!r}: out of order or given twice")
 
 
-def _is_good(batch: pa.RecordBatch) -> bool:
-    """Whether `_checked_ids` would find nothing. Sizes first: no rule looks at a text of unbounded length."""
-    return (
+def _ids_of_many(arrays: list[pa.Array]) -> pa.Array | None:
+    """The ids; None where `_checked_ids` would find something."""
+    batch = pa.RecordBatch.from_arrays(arrays, schema=OUTCOME_PACKET_SCHEMA)
+    # Sizes before values: no rule looks at a text of unbounded length.
+    is_good = (
         all(batch[name].null_count == 0 for name in INTERCHANGE_SCHEMA.names)
         and are_within(batch, _bytes_without_text() + ID_HEX_DIGITS, MAX_BYTES, MAX_BYTES_WITH_LIKELIHOOD)
         and hold(batch)
     )
+    return packet_id_column(batch) if is_good else None
 
 
-def _checked_ids(batch: pa.RecordBatch) -> pa.Array:
+def _checked_ids(arrays: list[pa.Array]) -> pa.Array:
     """The ids; PacketError on the first culprit."""
-    rows = batch.num_rows
+    rows = len(arrays[_ID])
     columns: Columns = {
         name: [None] * rows if column.null_count == rows else column.to_pylist()
-        for name, column in zip(OUTCOME_PACKET_SCHEMA.names, batch.columns, strict=True)
+        for name, column in zip(OUTCOME_PACKET_SCHEMA.names, arrays, strict=True)
     }
     # Sizes first: nothing below looks at a text of unbounded length. An id not yet given takes its room all the same.
-    _check_sizes({**columns, "packet_id": ["0" * ID_HEX_DIGITS] * batch.num_rows})
+    _check_sizes({**columns, "packet_id": ["0" * ID_HEX_DIGITS] * rows})
     _check_values(columns)
     return pa.array(packet_ids(columns), pa.string())
 

@@ -6,7 +6,7 @@ write blocks until it does: at its close, where it drains them, but only if the 
 
 import logging
 from collections import deque
-from threading import Condition, Event, Thread
+from threading import Event, Thread
 from time import perf_counter
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from pyarrow import flight
 
 from qis_connectors.errors import QisError
 from qis_connectors.receipt import Receipt, encode_failure
+from qis_connectors.router.bell import Bell
 from qis_connectors.router.traffic import Tally
 
 MAX_UNSENT = 4096
@@ -33,7 +34,7 @@ class Acks:
         self._awaited: deque[tuple[float, int]] = deque()
         self._is_failure_told = False
         self._is_finished = False
-        self._changed = Condition()
+        self._bell = Bell()
         self._is_through = Event()  # not Thread.join: in gRPC's threads that leaves an entry in `threading` for ever
         Thread(target=self._run, name="qis-acks", daemon=True).start()
 
@@ -41,35 +42,32 @@ class Acks:
         """One more batch, that came at `perf_counter` time `arrived`, is on its way to the log."""
         self._tally.batches += 1
         self._tally.bytes_in += size
-        with self._changed:
-            self._awaited.append((arrived, size))
+        self._awaited.append((arrived, size))
 
     def put(self, answer: Receipt | QisError) -> None:
-        """What the log says of the next batch that is expected."""
+        """What the log says of the next batch that is expected. For one thread at a time."""
+        self._count(answer, *self._awaited[0])
         if isinstance(answer, QisError):
-            self.fail(answer)
-        with self._changed:
-            self._count(answer, *self._awaited.popleft())
-            if isinstance(answer, Receipt) and len(self._unsent) < MAX_UNSENT:
-                self._unsent.append(answer)
-            elif isinstance(answer, Receipt):
-                self._unsent[-1] += answer
-            self._changed.notify_all()
+            self.failure = self.failure or answer
+        elif len(self._unsent) < MAX_UNSENT:
+            self._unsent.append(answer)
+        else:
+            self._unsent[-1] += answer
+        self._awaited.popleft()  # only now: without any, and finished, is the end
+        self._bell.ring()
 
     def fail(self, failure: QisError) -> None:
         """Tell the failure among the acknowledgements, to a client that waits for one before it closes the stream."""
-        with self._changed:
-            self.failure = self.failure or failure
-            self._changed.notify_all()
+        self.failure = self.failure or failure
+        self._bell.ring()
 
     def finish(self, seconds: float | None = None) -> bool:
         """Wait, for so long at most, until all is sent or the client is gone; whether that is so.
 
         The handler must not return before: gRPC frees what a blocked write still uses.
         """
-        with self._changed:
-            self._is_finished = True
-            self._changed.notify_all()
+        self._is_finished = True
+        self._bell.ring()
         return self._is_through.wait(seconds)
 
     def _count(self, answer: Receipt | QisError, arrived: float, size: int) -> None:
@@ -84,23 +82,21 @@ class Acks:
 
     def _run(self) -> None:
         try:
-            while (message := self._next()) is not None:
-                self._writer.write(message)
+            while not self._is_over():
+                self._bell.wait()
+                self._send()
         except (pa.ArrowException, flight.FlightError) as error:
             logger.info("a depositor went away before its acknowledgements: %s", error)
         finally:
             self._is_through.set()
 
-    def _next(self) -> bytes | None:
-        with self._changed:
-            self._changed.wait_for(self._has_news)
-            if self._unsent:
-                return self._unsent.popleft().encode()
-            if self.failure and not self._is_failure_told:
-                self._is_failure_told = True
-                return encode_failure(str(self.failure))
-            return None
+    def _send(self) -> None:
+        while self._unsent:
+            self._writer.write(self._unsent.popleft().encode())
+        if self.failure and not self._is_failure_told:
+            self._is_failure_told = True
+            self._writer.write(encode_failure(str(self.failure)))
 
-    def _has_news(self) -> bool:
+    def _is_over(self) -> bool:
         is_untold = self.failure is not None and not self._is_failure_told
-        return bool(self._unsent) or is_untold or (self._is_finished and not self._awaited)
+        return self._is_finished and not self._awaited and not self._unsent and not is_untold

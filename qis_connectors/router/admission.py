@@ -21,7 +21,10 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class Deposit:
-    """`problem` is the domain and problem type its packets must have, None where they are complete and checked."""
+    """`problem` is the domain and problem type its packets must have, None where they are complete and checked.
+
+    The packets are valid Arrow all the same: what is not, no kernel may touch.
+    """
 
     address: str
     packets: pa.RecordBatch
@@ -68,7 +71,7 @@ def _complete(deposits: Sequence[Deposit]) -> pa.RecordBatch:
         run = list(alike)
         whole = _concatenated([deposit.packets for deposit in run])
         if run[0].problem is not None:
-            whole = packet.complete(whole)
+            whole = packet.complete_validated(whole)
             _check_problems(run, whole)
         batches.append(whole)
     return _concatenated(batches)

@@ -1,7 +1,7 @@
-"""A chunk: packets with their cursors and addresses, in memory."""
+"""A chunk: packets with their addresses and cursors, in memory."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,14 +18,23 @@ SPAN = 1 << 17
 
 @dataclass(frozen=True)
 class Chunk:
-    """`packets` has the fields of STORED_SCHEMA, with cursors from `first` to `last`; `runs` says at which address
-    each row is stored.
+    """Packets with cursors from `first` to `last`; `runs` says at which address each row is stored.
+
+    `packets` has the fields of STORED_SCHEMA, or not yet the cursors: then they count up from `first`, one by one.
     """
 
     packets: pa.RecordBatch
     runs: Runs
     first: int
     last: int
+
+    def numbered(self) -> "Chunk":
+        """With the cursors as a column."""
+        if len(self.packets.schema) == len(STORED_SCHEMA):
+            return self
+        cursors = pa.array(np.arange(self.first, self.last + 1, dtype=np.int64))
+        columns = [*self.packets.columns, cursors]
+        return replace(self, packets=pa.RecordBatch.from_arrays(columns, schema=STORED_SCHEMA))
 
     def of(self, wanted: Callable[[str], bool]) -> pa.RecordBatch:
         """The packets of these addresses."""
@@ -56,15 +65,8 @@ def place(head: int, rows: int) -> int:
     return first if first // SPAN == (first + rows - 1) // SPAN else (first // SPAN + 1) * SPAN
 
 
-def number(packets: pa.RecordBatch, runs: Runs, first: int) -> Chunk:
-    """The packets with the cursors `first`, `first` + 1, ..."""
-    end = first + packets.num_rows
-    cursors = pa.array(np.arange(first, end, dtype=np.int64))
-    return Chunk(packets.append_column(STORED_SCHEMA.field(CURSOR), cursors), runs, first, end - 1)
-
-
 def concatenated(chunks: Sequence[Chunk]) -> Chunk:
-    """One of several, given in the order of their cursors."""
+    """One of several, given in the order of their cursors; without a column of them they must follow one another."""
     if len(chunks) == 1:
         return chunks[0]
     packets = pa.concat_batches([chunk.packets for chunk in chunks])

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from qis_connectors import filters
 from qis_connectors.request import Request
+from qis_connectors.router.bell import Bell
 
 MAX_BYTES = 16 << 20
 """What all channels together keep."""
@@ -78,7 +79,7 @@ class Channel:
     def __init__(self, request: Request, head: int) -> None:
         self.request = request
         self.last = _Group(head, [])
-        self.bells: list[Lock] = []
+        self.bells: list[Bell] = []
 
     def put(self, stored: Sequence[tuple[str, pa.RecordBatch]], cursor: int) -> int:
         """Take over what matches; the bytes it keeps alive. For the feed, which holds the lock."""
@@ -101,11 +102,8 @@ class Channel:
         self.ring()
 
     def ring(self) -> None:
-        # A lock as a bell: only its reader takes it, only the feed's holder gives it back. With a Condition a hundred
-        # readers would queue for its lock before each of them gets to write.
         for bell in self.bells:
-            if bell.locked():
-                bell.release()
+            bell.ring()
 
 
 class Reader:
@@ -115,7 +113,7 @@ class Reader:
         self._channel = channel
         self._feed = feed
         self._group = channel.last
-        self.bell = Lock()
+        self.bell = Bell()
 
     def catch_up(self) -> None:
         """Go to the channel's end: what is stored from here on will be handed out."""
@@ -149,7 +147,7 @@ class Reader:
 
     def wait(self, seconds: float) -> bool:
         """Until there may be something to take, for so long at most; whether there may be."""
-        return self._feed.is_closed or self.bell.acquire(timeout=seconds)
+        return self._feed.is_closed or self.bell.wait(seconds)
 
 
 class Feed:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
 from qis_connectors.router import record
-from qis_connectors.router.chunk import Chunk, number
+from qis_connectors.router.chunk import Chunk
 from qis_connectors.router.record import Record, Runs
 
 FILE_BYTES = 8 << 20
@@ -161,4 +161,4 @@ def _replayed(file: JournalFile, after: int) -> Iterator[tuple[Record, Chunk]]:
     for found in record.scan(view, data):
         if found.first > after:
             packets = record.decode(buffer, found, OUTCOME_PACKET_SCHEMA)
-            yield found, number(packets, record.runs(view, found), found.first)
+            yield found, Chunk(packets, record.runs(view, found), found.first, found.first + found.rows - 1)

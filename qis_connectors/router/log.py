@@ -9,11 +9,12 @@ packs, by address: see store.py.
 
 import errno
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 from time import monotonic
 
 import apsw
@@ -23,7 +24,8 @@ import pyarrow as pa
 from qis_connectors.errors import QisError
 from qis_connectors.receipt import Receipt
 from qis_connectors.router.admission import Deposit, admit
-from qis_connectors.router.chunk import number, place
+from qis_connectors.router.bell import Bell
+from qis_connectors.router.chunk import Chunk, place
 from qis_connectors.router.feed import Feed
 from qis_connectors.router.journal import FILE_BYTES
 from qis_connectors.router.packet_index import packed_ids, selected
@@ -68,10 +70,12 @@ class PacketLog:
         self.feed = Feed(self.head)
         self._packer = Packer(self.store, self.tail, retention)
         self._packer.freeze(self.store.journal.adopt(), self.head)
-        self._queue: list[Deposit | _Transaction] = []
+        self._queue: deque[Deposit | _Transaction] = deque()
         self._queued_bytes = 0
         self._is_stopped = False
-        self._changed = Condition()
+        self._queueing = Lock()
+        self._bell = Bell()
+        self._room = Condition()
         self._thread = Thread(target=self._run, name="qis-log")
         self._thread.start()
 
@@ -82,7 +86,7 @@ class PacketLog:
     def put(self, deposit: Deposit) -> None:
         """Queue a deposit; its `done` hears, from the log's thread, when it is on the disk or why it is not.
 
-        Blocks while the queue is full.
+        Where the queue is full this waits until it is not.
         """
         self._enqueue(deposit)
 
@@ -98,22 +102,24 @@ class PacketLog:
         self._enqueue(_Transaction(parts, record, done))
 
     def _enqueue(self, deposit: Deposit | _Transaction) -> None:
-        with self._changed:
-            while self._queued_bytes >= MAX_QUEUED_BYTES and not self._is_stopped:
-                self._changed.wait()
-            if not self._is_stopped:
+        with self._queueing:
+            is_late = self._is_stopped
+            if not is_late:
                 self._queue.append(deposit)
                 self._queued_bytes += deposit.size
-                if len(self._queue) == 1:
-                    self._changed.notify_all()
-                return
-        deposit.done(StoreError("the router is shutting down"))
+        if is_late:
+            deposit.done(StoreError("the router is shutting down"))
+            return
+        self._bell.ring()
+        if self._queued_bytes >= MAX_QUEUED_BYTES:
+            with self._room:
+                self._room.wait_for(lambda: self._queued_bytes < MAX_QUEUED_BYTES)
 
     def stop(self) -> bool:
         """Commit what is queued and take no more; reading goes on. False where that has been done before."""
-        with self._changed:
+        with self._queueing:
             was_stopped, self._is_stopped = self._is_stopped, True
-            self._changed.notify_all()
+        self._bell.ring()
         self._thread.join()
         self.feed.close()
         return not was_stopped
@@ -144,26 +150,29 @@ class PacketLog:
 
         Empty where nothing came for a while, None where nothing will.
         """
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._queue or self._is_stopped, FLUSH_SECONDS / 60):
-                return []
-            if not self._queue:
+        while not self._queue:
+            if self._is_stopped:
                 return None
-            deposits: list[Deposit] = []
-            for queued in self._queue:
-                if isinstance(queued, _Transaction):
-                    if deposits:
-                        break
-                    del self._queue[0]
-                    return queued
-                deposits.append(queued)
-            rows = accumulate(deposit.packets.num_rows for deposit in deposits)
-            count = max(1, sum(1 for total in rows if total <= GROUP_ROWS))
-            group, self._queue = deposits[:count], self._queue[count:]
+            if not self._bell.wait(FLUSH_SECONDS / 60):
+                return []
+        if isinstance(transaction := self._queue[0], _Transaction):
+            self._queue.popleft()
+            return transaction
+        group: list[Deposit] = []
+        rows = size = 0
+        while self._queue and isinstance(following := self._queue[0], Deposit):
+            rows += following.packets.num_rows
+            if group and rows > GROUP_ROWS:
+                break
+            group.append(following)
+            size += following.size
+            self._queue.popleft()
+        with self._queueing:
             was_full = self._queued_bytes >= MAX_QUEUED_BYTES
-            self._queued_bytes -= sum(deposit.size for deposit in group)
-            if was_full:
-                self._changed.notify_all()
+            self._queued_bytes -= size
+        if was_full:
+            with self._room:
+                self._room.notify_all()
         return group
 
     def _commit(self, group: list[Deposit]) -> None:
@@ -204,7 +213,7 @@ class PacketLog:
         first = place(self.head, packets.num_rows)
         self.store.journal.append(packets, runs, first)
         self.store.index.add(ids)
-        chunk = number(packets, runs, first)
+        chunk = Chunk(packets, runs, first, first + packets.num_rows - 1)
         self.tail.append(chunk)
         self.head = chunk.last
         ends = accumulate(stored, initial=first - 1)

@@ -11,7 +11,7 @@ import apsw
 import pyarrow as pa
 
 from qis_connectors.receipt import Receipt
-from qis_connectors.router.chunk import SPAN, Chunk, concatenated, number, place
+from qis_connectors.router.chunk import SPAN, Chunk, concatenated, place
 from qis_connectors.router.journal import JournalFile
 from qis_connectors.router.packet_index import IdRun, Trial, packed_ids
 from qis_connectors.router.retention import KEEP_ALL, Retention, expire
@@ -73,7 +73,7 @@ class Packer:
             chunks = [chunk for chunk in self._tail.chunks if chunk.first <= self._upto]
             with self._writing() as (writer, new):
                 for _, of_span in groupby(chunks, lambda chunk: chunk.first // SPAN):
-                    self._write(writer, [concatenated(list(of_span)).by_address()], new)
+                    self._write(writer, [concatenated([chunk.numbered() for chunk in of_span]).by_address()], new)
                 run = self._store.index.write_frozen(self._store.next_number())
                 _record_flush(writer, self._upto, run)
             self._store.index.use(run)
@@ -99,9 +99,9 @@ class Packer:
                 is_new = trial.add(ids)
                 new = packets if is_new is None else packets.filter(pa.array(is_new))
                 if new.num_rows:
-                    chunk = number(new, ((address, new.num_rows),), place(receipt.cursor, new.num_rows))
-                    receipt += Receipt(new.num_rows, 0, chunk.last)
-                    yield chunk
+                    first = place(receipt.cursor, new.num_rows)
+                    receipt += Receipt(new.num_rows, 0, first + new.num_rows - 1)
+                    yield Chunk(new, ((address, new.num_rows),), first, receipt.cursor).numbered()
                 receipt += Receipt(0, packets.num_rows - new.num_rows)
 
         with self._working:

@@ -39,10 +39,13 @@ class Tail:
 def sizes_of(chunks: Sequence[Chunk], after: int) -> list[int]:
     """Rows of the newest chunks, newest first, that may be merged with each other."""
     sizes: list[int] = []
+    following = chunks[-1].last + 1
     for chunk in reversed(chunks[-(MERGE * len(_TIERS)) :]):
-        if chunk.first <= after or (sizes and chunk.first // SPAN != chunks[-1].first // SPAN):
+        is_apart = chunk.last + 1 != following or (sizes and following % SPAN == 0)
+        if chunk.first <= after or is_apart:
             break
         sizes.append(chunk.packets.num_rows)
+        following = chunk.first
     return sizes
 
 

@@ -146,7 +146,7 @@ class View:
         reached = 0
         for chunk in self._tail:
             if chunk.last > position:
-                batch = chunk.of(self._pattern.matches).select(names)
+                batch = chunk.numbered().of(self._pattern.matches).select(names)
                 if held and sum(one.num_rows for one in held) + batch.num_rows > RECORD_ROWS:
                     yield pa.concat_batches(held), reached
                     held = []
