@@ -18,12 +18,12 @@ install: .venv/installed  ## everything, at the locked versions, into .venv
 	@sed -n '/^uv==/,/# via/p' requirements.lock > .uv/uv.lock
 	@.uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .uv/uv.lock
 
-.venv/installed: requirements.lock pyproject.toml $(filter .uv/bin/uv,$(UV))
+.venv/installed: requirements.lock pyproject.toml hatch_build.py $(EXTENSION) $(filter .uv/bin/uv,$(UV))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: needs Python 3.11 or newer; try make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	@echo "Installing the locked environment into .venv; this is done once and takes a minute or two." >&2
 	@test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) .venv
 	@VIRTUAL_ENV=.venv $(UV) pip sync --quiet --require-hashes requirements.lock
-	@VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --editable .
+	@VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: install  ## the BCG loop end to end, as the Dagster assets run it; results in OUT=qis-demo
