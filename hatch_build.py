@@ -9,7 +9,6 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
@@ -25,7 +24,7 @@ SOURCES = Path("qis_connectors/duckdb/extension")
 EXTENSION = Path("qis_connectors/duckdb/qis.duckdb_extension")
 HEADERS = ("duckdb.h", "duckdb_extension.h")
 LIBRARIES = ("arrow", "arrow_compute", "arrow_flight")
-FLAGS = ("-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
+FLAGS = ("-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror", "-shared")
 
 
 class Unbuildable(Exception):
@@ -57,10 +56,12 @@ def build(root: Path, version: str, *, is_editable: bool) -> None:
     pyarrow = Path(spec.origin).parent
     include = root / "build" / "duckdb-headers"
     _fetch_headers(root, include)
+    # The library looks for Flight in the pyarrow beside the installed package; in an editable install, where it is.
+    origin = "@loader_path" if sys.platform == "darwin" else "$ORIGIN"
+    places = [f"{origin}/../../pyarrow", *([str(pyarrow)] if is_editable else [])]
     with TemporaryDirectory() as folder:
-        library = Path(folder) / "qis"
-        _compile(compiler, root / SOURCES, (include, pyarrow / "include"), Path(folder))
-        _link(compiler, Path(folder), pyarrow, library, is_editable=is_editable)
+        library = Path(folder) / "qis.so"
+        _compile(compiler, root / SOURCES, (include, pyarrow / "include"), pyarrow, library, places)
         (root / EXTENSION).write_bytes(library.read_bytes() + footer(version))
 
 
@@ -107,26 +108,18 @@ def _fetch_headers(root: Path, include: Path) -> None:
     stamp.write_text(pinned, encoding="utf-8")
 
 
-def _compile(compiler: str, sources: Path, includes: tuple[Path, ...], folder: Path) -> None:
-    paths = [flag for include in includes for flag in ("-isystem", str(include))]
-
-    def one(source: Path) -> None:
-        target = str(folder / f"{source.stem}.o")
-        _run([compiler, *FLAGS, *paths, "-c", str(source), "-o", target], "the compiler failed")
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(one, sorted(sources.glob("*.cpp"))))
-
-
-def _link(compiler: str, folder: Path, pyarrow: Path, library: Path, *, is_editable: bool) -> None:
-    """The library looks for Flight in the pyarrow beside the installed package; in an editable install, where it is."""
-    origin = "@loader_path" if sys.platform == "darwin" else "$ORIGIN"
-    places = [f"{origin}/../../pyarrow", *([str(pyarrow)] if is_editable else [])]
+def _compile(
+    compiler: str, sources: Path, includes: tuple[Path, ...], pyarrow: Path, library: Path, places: list[str]
+) -> None:
+    """One translation unit of all sources: Arrow's headers cost more than everything of ours."""
+    unit = library.with_suffix(".cpp")
+    lines = [f'#include "{source}"\n' for source in sorted(sources.glob("*.cpp"))]
+    unit.write_text("".join(lines), encoding="utf-8")
     pattern = "lib{}.*.dylib" if sys.platform == "darwin" else "lib{}.so.*"
     libraries = [str(next(pyarrow.glob(pattern.format(name)), name)) for name in LIBRARIES]
-    objects = [str(path) for path in sorted(folder.glob("*.o"))]
+    paths = [flag for include in includes for flag in ("-isystem", str(include))]
     rpath = [f"-Wl,-rpath,{place}" for place in places]
-    _run([compiler, "-shared", *objects, *libraries, *rpath, "-o", str(library)], "the linker failed")
+    _run([compiler, *FLAGS, *paths, str(unit), *libraries, *rpath, "-o", str(library)], "the compiler failed")
 
 
 def _run(command: list[str], failure: str) -> None:

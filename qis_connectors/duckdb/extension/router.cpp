@@ -132,6 +132,12 @@ flight::FlightCallOptions Router::Options(double timeout) const {
 	return options;
 }
 
+std::string Router::Patience() const {
+	std::ostringstream text;
+	text << settings_.timeout << " s (SET qis_timeout)";
+	return text.str();
+}
+
 // What the other side said, without what gRPC and Flight have wrapped around it.
 static std::string Cause(const Status &status) {
 	std::string text = status.message();
@@ -165,7 +171,7 @@ Status Router::OneLine(const Status &status) const {
 		return Status::IOError("cannot reach router ", url_, ": ", cause);
 	}
 	case flight::FlightStatusCode::TimedOut:
-		return Status::IOError("router ", url_, " does not answer within ", settings_.timeout, " s (SET qis_timeout)");
+		return Status::IOError("router ", url_, " does not answer within ", Patience());
 	case flight::FlightStatusCode::Unauthenticated:
 	case flight::FlightStatusCode::Unauthorized:
 		return Status::Invalid("router ", url_, " refuses the token: ", cause, " (SET qis_token)");

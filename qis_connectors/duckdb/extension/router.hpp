@@ -49,6 +49,8 @@ public:
 	arrow::Result<arrow::flight::FlightClient::DoPutResult> Put(const std::string &command,
 	                                                            const std::shared_ptr<arrow::Schema> &schema);
 
+	// The timeout, for an error's text.
+	std::string Patience() const;
 	arrow::Status OneLine(const arrow::Status &status) const;
 	const Settings &settings() const {
 		return settings_;

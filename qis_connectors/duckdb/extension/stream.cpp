@@ -111,8 +111,8 @@ Result<std::shared_ptr<arrow::RecordBatch>> Stream::Next() {
 	bool has_news = state_->changed.wait_for(lock, timeout,
 	                                         [&] { return state_->is_finished || !state_->ready.empty(); });
 	if (!has_news) {
-		return Status::IOError("router ", state_->router->url(), " has sent nothing for ", timeout.count(),
-		                       " s (SET qis_timeout)");
+		return Status::IOError("router ", state_->router->url(), " has sent nothing for ",
+		                       state_->router->Patience());
 	}
 	if (state_->ready.empty()) {
 		ARROW_RETURN_NOT_OK(state_->status);
