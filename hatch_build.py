@@ -27,7 +27,7 @@ LIBRARIES = ("arrow", "arrow_compute", "arrow_flight")
 FLAGS = ("-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror", "-shared")
 
 
-class Unbuildable(Exception):
+class UnbuildableError(Exception):
     """The extension cannot be built here; the text is the rest of one line."""
 
 
@@ -36,7 +36,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         root = Path(self.root)
         try:
             build(root, self.metadata.version, is_editable=version == "editable")
-        except Unbuildable as reason:
+        except UnbuildableError as reason:
             (root / EXTENSION).unlink(missing_ok=True)
             self.app.display_warning(f"qis-connectors: installed without its DuckDB extension: {reason}")
             return
@@ -46,13 +46,13 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
 
 
 def build(root: Path, version: str, *, is_editable: bool) -> None:
-    """Make EXTENSION in the folder `root`; Unbuildable where that is not possible."""
+    """Make EXTENSION in the folder `root`; UnbuildableError where that is not possible."""
     compiler = which("c++") or which("g++") or which("clang++")
     if compiler is None:
-        raise Unbuildable("there is no C++ compiler (Debian: g++)")
+        raise UnbuildableError("there is no C++ compiler (Debian: g++)")
     spec = find_spec("pyarrow")
     if spec is None or spec.origin is None:
-        raise Unbuildable("there is no pyarrow to build against")
+        raise UnbuildableError("there is no pyarrow to build against")
     pyarrow = Path(spec.origin).parent
     include = root / "build" / "duckdb-headers"
     _fetch_headers(root, include)
@@ -78,7 +78,7 @@ def _platform() -> str:
     try:
         return f"{systems[sys.platform]}_{machines[platform.machine().lower()]}"
     except KeyError:
-        raise Unbuildable(f"it is not made for {sys.platform} on {platform.machine()}") from None
+        raise UnbuildableError(f"it is not made for {sys.platform} on {platform.machine()}") from None
 
 
 def _fetch_headers(root: Path, include: Path) -> None:
@@ -104,7 +104,7 @@ def _fetch_headers(root: Path, include: Path) -> None:
                 if file is not None:
                     (include / path.name).write_bytes(file.read())
     if not all((include / name).exists() for name in HEADERS):
-        raise Unbuildable("DuckDB's source distribution has other headers than expected")
+        raise UnbuildableError("DuckDB's source distribution has other headers than expected")
     stamp.write_text(pinned, encoding="utf-8")
 
 
@@ -126,4 +126,4 @@ def _run(command: list[str], failure: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         lines = [line for line in (done.stderr or done.stdout).splitlines() if "error" in line.lower()]
-        raise Unbuildable(f"{failure}: {lines[0].strip() if lines else f'exit status {done.returncode}'}"[:300])
+        raise UnbuildableError(f"{failure}: {lines[0].strip() if lines else f'exit status {done.returncode}'}"[:300])

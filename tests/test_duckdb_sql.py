@@ -1,7 +1,7 @@
 """The files of tests/sql: statements and what they must give, in DuckDB over a router with ten packets.
 
-`statement ok`, `statement error` (what its one line must contain after ----) and `query` (rows after ----, tab-separated),
-a blank line between them; ${ROUTER} is the router's url.
+`statement ok`, `statement error` (after ---- what its line must contain) and `query` (after ---- its rows, tabs between
+the values), with a blank line between them; ${ROUTER} is the router's url.
 """
 
 from pathlib import Path

@@ -40,8 +40,8 @@ def load(connection: DuckDBPyConnection) -> DuckDBPyConnection:
 def attach(connection: DuckDBPyConnection, url: str, name: str) -> None:
     """The database `name` of views on the router at `url`: a schema for each domain, a view for each problem type.
 
-    `SELECT * FROM net."clinical.tuberculosis".bcg_vaccine` then reads what the router holds at that moment. Attach again
-    to see new addresses. QisError where the router cannot be reached.
+    `SELECT * FROM net."clinical.tuberculosis".bcg_vaccine` then reads what the router holds at that moment. Attach
+    again to see new addresses. QisError where the router cannot be reached.
     """
     try:
         for (statement,) in connection.execute("SELECT statement FROM qis_attach(?, ?)", [url, name]).fetchall():
