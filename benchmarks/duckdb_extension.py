@@ -43,7 +43,7 @@ def measure(quick: bool) -> Iterator[Figure]:
             for threads in (1, 2):
                 yield from reads(url, folder, threads, rounds)
             yield from sent(url)
-            yield memory(url)
+            yield peak_memory(url)
         with server("router", folder / "deposits") as url:
             yield from deposits(url, rounds)
     if not quick:
@@ -75,13 +75,16 @@ def reads(url: str, folder: Path, threads: int, rounds: int) -> Iterator[Figure]
             connection.unregister("reader")
             return elapsed
 
-        ours, parquet, python = paired(
+        # The least that any source could take: the same rows as an Arrow table of this process.
+        connection.register("in_memory", pq.read_table(file))
+        ours, parquet, python, memory = paired(
             rounds,
             lambda: create(f"qis_packets('{url}', '*')"),
             lambda: create(f"read_parquet('{file}')"),
             create_from_python,
+            lambda: create("in_memory"),
         )
-        behind = f"{ours:.2f} s, Parquet {parquet:.2f} s, RecordBatchReader {python:.2f} s"
+        behind = f"{ours:.2f} s, Parquet {parquet:.2f} s, RecordBatchReader {python:.2f} s; no router: {memory:.2f} s"
         name = f"CREATE TABLE AS, {threads} thread{'s' * (threads > 1)}"
         yield Figure(f"{name} / zstd Parquet", ours / parquet, "<= 0.5", behind)
         yield Figure(f"{name} / RecordBatchReader", ours / python, "<= 0.6", behind)
@@ -115,11 +118,11 @@ def sent(url: str) -> Iterator[Figure]:
     yield Figure("filter keeping 1 %: bytes sent / all", kept / whole, "<= 0.03", f"{kept:,} of {whole:,} bytes")
 
 
-def memory(url: str) -> Figure:
+def peak_memory(url: str) -> Figure:
     """Of a process that does nothing else, as Linux says it; getrusage would count the parent before exec."""
     code = (
         "from pathlib import Path; from qis_connectors import duckdb;"
-        "c = duckdb.connect(); c.execute('SET threads = 2');"
+        "c = duckdb.connect(); c.execute('SET threads = 2; SET enable_progress_bar = false');"
         f"""c.execute("SELECT max(COLUMNS(*)) FROM qis_packets('{url}', '*')").fetchall();"""
         "print(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])"
     )

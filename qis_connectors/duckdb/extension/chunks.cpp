@@ -12,9 +12,9 @@ using arrow::Status;
 // DuckDB converts on behalf of a connection. One into the user's database would keep its file locked after they close
 // it, so this is into an empty one of our own. It is never closed: scans may run when the process ends.
 static duckdb_connection Converter() {
+	static duckdb_database database = nullptr;
 	static duckdb_connection connection = [] {
 		duckdb_config config = nullptr;
-		duckdb_database database = nullptr;
 		duckdb_connection opened = nullptr;
 		duckdb_create_config(&config);
 		duckdb_set_config(config, "threads", "1");
