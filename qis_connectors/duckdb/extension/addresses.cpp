@@ -1,5 +1,7 @@
 #include "addresses.hpp"
 
+#include <cctype>
+
 #include "listing.hpp"
 
 namespace qis {
@@ -32,7 +34,8 @@ bool RegisterAddresses(duckdb_connection connection) {
 static std::string Decoded(const std::string &segment) {
 	std::string text;
 	for (size_t at = 0; at < segment.size(); at++) {
-		if (segment[at] == '%' && at + 2 < segment.size()) {
+		if (segment[at] == '%' && at + 2 < segment.size() && std::isxdigit(segment[at + 1]) &&
+		    std::isxdigit(segment[at + 2])) {
 			text += static_cast<char>(std::stoi(segment.substr(at + 1, 2), nullptr, 16));
 			at += 2;
 		} else {

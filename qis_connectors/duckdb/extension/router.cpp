@@ -13,6 +13,8 @@ namespace flight = arrow::flight;
 using arrow::Result;
 using arrow::Status;
 
+static constexpr double kLongestTimeout = 86'400;
+
 std::string Request::Encode() const {
 	std::string text = "{\"v\": 1, \"address\": " + Quoted(address);
 	if (since) {
@@ -44,6 +46,14 @@ Result<std::shared_ptr<Router>> Router::Connect(const std::string &url, const Se
 	auto location = flight::Location::Parse(url);
 	if (!location.ok()) {
 		return Status::Invalid("router url '", url, "' is not grpc://HOST:PORT or grpc+tls://HOST:PORT");
+	}
+	if (!(settings.timeout > 0 && settings.timeout <= kLongestTimeout)) {
+		return Status::Invalid("qis_timeout: seconds are above 0 and at most ", static_cast<int>(kLongestTimeout));
+	}
+	for (unsigned char letter : settings.token) {
+		if (letter < 0x20 || letter > 0x7e) { // gRPC ends the process on such a header
+			return Status::Invalid("qis_token: a token is printable ASCII");
+		}
 	}
 	auto options = flight::FlightClientOptions::Defaults();
 	if (!settings.tls_roots.empty()) {

@@ -43,7 +43,7 @@ Settings ReadSettings(duckdb_client_context context) {
 	settings.token = TakeText(duckdb_client_context_get_config_option(context, "qis_token", nullptr));
 	settings.tls_roots = TakeText(duckdb_client_context_get_config_option(context, "qis_tls_roots", nullptr));
 	auto timeout = duckdb_client_context_get_config_option(context, "qis_timeout", nullptr);
-	if (timeout && !duckdb_is_null_value(timeout) && duckdb_get_double(timeout) > 0) {
+	if (timeout && !duckdb_is_null_value(timeout)) {
 		settings.timeout = duckdb_get_double(timeout);
 	}
 	duckdb_destroy_value(&timeout);

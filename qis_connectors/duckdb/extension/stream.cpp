@@ -36,7 +36,7 @@ Status Stream::State::Open() {
 	ARROW_ASSIGN_OR_RAISE(auto opened, router->Read(ticket));
 	std::lock_guard<std::mutex> lock(mutex);
 	reader = std::move(opened);
-	return Status::OK();
+	return is_left ? Status::Cancelled("nobody waits any more") : Status::OK();
 }
 
 bool Stream::State::Hand(std::shared_ptr<arrow::RecordBatch> batch) {
