@@ -62,7 +62,10 @@ def build(root: Path, version: str, *, is_editable: bool) -> None:
     with TemporaryDirectory() as folder:
         library = Path(folder) / "qis.so"
         _compile(compiler, root / SOURCES, (include, pyarrow / "include"), pyarrow, library, places)
-        (root / EXTENSION).write_bytes(library.read_bytes() + footer(version))
+        # Another file in its place: a process that has loaded the old one keeps it.
+        fresh = (root / EXTENSION).with_suffix(".new")
+        fresh.write_bytes(library.read_bytes() + footer(version))
+        fresh.replace(root / EXTENSION)
 
 
 def footer(version: str) -> bytes:
