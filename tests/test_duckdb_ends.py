@@ -136,7 +136,7 @@ def test_no_argument_does_harm(two_packets, address, filters, since):
 
 
 @pytest.mark.slow
-@settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     address=ARGUMENTS,
     filters=st.one_of(st.none(), ARGUMENTS),
