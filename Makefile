@@ -1,6 +1,6 @@
 # make demo | make test | make ui are all a newcomer needs; each installs what it lacks into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test slow wheel check format bench lock clean
+.PHONY: help install demo ui test faults wheel check format bench lock clean
 SHELL := /bin/bash
 
 OUT ?= qis-demo
@@ -36,7 +36,7 @@ ui: install  ## the Dagster page on the same pipeline and the same data
 test: install  ## every test but the long ones
 	@$(BIN)/pytest
 
-slow: install  ## the tests that take minutes
+faults: install  ## the long tests of what may go wrong: kills, floods, mutated messages
 	@$(BIN)/pytest -m slow
 
 wheel: install  ## a wheel with the DuckDB extension, and an sdist that builds it, into dist/

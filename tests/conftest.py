@@ -66,6 +66,22 @@ def classic_answers():
     return run(classic())
 
 
+@pytest.fixture
+def full_disk():
+    """with full_disk(bytes): no file of this process can be written to beyond so many bytes."""
+
+    @contextmanager
+    def limit(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit
+
+
 @pytest.fixture(scope="session")
 def filled(tmp_path_factory):
     """The url of a router with ROWS packets at six addresses, and these packets in the router's order."""
