@@ -1,6 +1,6 @@
 # make demo | make test | make ui are all a newcomer needs; each installs what it lacks into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test faults check format bench lock clean
+.PHONY: help install demo ui test faults wheel check format bench lock clean
 SHELL := /bin/bash
 
 OUT ?= qis-demo
@@ -18,12 +18,13 @@ install: .venv/installed  ## everything, at the locked versions, into .venv
 	@sed -n '/^uv==/,/# via/p' requirements.lock > .uv/uv.lock
 	@.uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .uv/uv.lock
 
-.venv/installed: requirements.lock pyproject.toml $(filter .uv/bin/uv,$(UV))
+.venv/installed: requirements.lock pyproject.toml hatch_build.py $(wildcard qis_connectors/duckdb/extension/*) $(filter .uv/bin/uv,$(UV))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: needs Python 3.11 or newer; try make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	@echo "Installing the locked environment into .venv; this is done once and takes a minute or two." >&2
 	@test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) .venv
 	@VIRTUAL_ENV=.venv $(UV) pip sync --quiet --require-hashes requirements.lock
-	@VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --editable .
+	@VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	@test -e qis_connectors/duckdb/qis.duckdb_extension || echo "make: installed without the DuckDB extension, which needs a C++ compiler and a network; all the rest works" >&2
 	@touch $@
 
 demo: install  ## the BCG loop end to end, as the Dagster assets run it; results in OUT=qis-demo
@@ -37,6 +38,9 @@ test: install  ## every test but the long ones
 
 faults: install  ## the long tests of what may go wrong: kills, floods, mutated messages
 	@$(BIN)/pytest -m slow
+
+wheel: install  ## a wheel with the DuckDB extension, and an sdist that builds it, into dist/
+	@$(BIN)/python -m hatchling build
 
 bench: install  ## the benchmarks, each with what it is held to
 	@for one in benchmarks/*.py; do grep -q __main__ $$one && $(BIN)/python $$one; done
@@ -56,4 +60,4 @@ lock: install  ## renew requirements.lock from pyproject.toml
 		--python-version 3.11 --quiet --custom-compile-command "make lock" -o requirements.lock
 
 clean:  ## remove what the targets above made
-	@rm -rf .venv .uv $(OUT) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .uv build dist qis_connectors/duckdb/*.duckdb_extension $(OUT) .mypy_cache .pytest_cache .ruff_cache .hypothesis

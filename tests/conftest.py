@@ -7,8 +7,11 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 import pytest
+from any_packets import ROWS, any_packets
 from meta_analysis import classic, run
 
+from qis_connectors import duckdb as qis_duckdb
+from qis_connectors.client import RouterClient
 from qis_connectors.packet import INTERCHANGE_SCHEMA
 from qis_connectors.router import Router
 
@@ -77,6 +80,24 @@ def full_disk():
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return limit
+
+
+@pytest.fixture(scope="session")
+def filled(tmp_path_factory):
+    """The url of a router with ROWS packets at six addresses, and these packets in the router's order."""
+    with (
+        Router(tmp_path_factory.mktemp("filled") / "store", "grpc://127.0.0.1:0") as router,
+        RouterClient(router.url) as client,
+    ):
+        client.deposit(any_packets(ROWS))
+        yield router.url, client.read("*").table
+
+
+@pytest.fixture
+def connection():
+    """A DuckDB connection with the extension."""
+    with qis_duckdb.connect() as connection:
+        yield connection
 
 
 SERVE = """

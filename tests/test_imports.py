@@ -28,6 +28,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "dagster": ("dagster_project",),
     "deltalake": ("qis_connectors.delta",),
+    "duckdb": ("qis_connectors.duckdb", "qis_connectors.delta", "pipelines."),
     "pyspark": ("qis_connectors.spark", "pipelines.engine"),
     "apsw": ("qis_connectors.router.",),
     "typer": ("pipelines.cli",),
@@ -84,7 +85,8 @@ def test_the_base_install_imports_no_extra():
     """The qis command and the wire come up without Spark and Dagster, and matplotlib waits until a plot is drawn."""
     code = (
         "import sys, qis_connectors, pipelines.cli;"
-        "print(*sorted({'pyspark', 'dagster', 'great_expectations', 'pandas', 'matplotlib'} & set(sys.modules)))"
+        "optional = {'pyspark', 'dagster', 'great_expectations', 'pandas', 'matplotlib', 'qis_connectors.duckdb'};"
+        "print(*sorted(optional & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.split() == []

@@ -1,0 +1,193 @@
+#include "router.hpp"
+
+#include <algorithm>
+#include <cctype>
+#include <fstream>
+#include <sstream>
+
+#include "json.hpp"
+
+namespace qis {
+
+namespace flight = arrow::flight;
+using arrow::Result;
+using arrow::Status;
+
+static constexpr double kLongestTimeout = 86'400;
+
+std::string Request::Encode() const {
+	std::string text = "{\"v\": 1, \"address\": " + Quoted(address);
+	if (since) {
+		text += ", \"since\": " + std::to_string(*since);
+	}
+	if (until) {
+		text += ", \"until\": " + std::to_string(*until);
+	}
+	if (!columns.empty()) {
+		text += ", \"columns\": [";
+		for (size_t at = 0; at < columns.size(); at++) {
+			text += (at ? ", " : "") + Quoted(columns[at]);
+		}
+		text += "]";
+	}
+	if (!filters.empty()) {
+		text += ", \"filters\": " + filters;
+	}
+	return text + "}";
+}
+
+Result<std::shared_ptr<Router>> Router::Connect(const std::string &url, const Settings &settings) {
+	if (url.rfind("grpc://", 0) != 0 && url.rfind("grpc+tls://", 0) != 0 && url.rfind("grpc+tcp://", 0) != 0) {
+		return Status::Invalid("router url '", url, "' is not grpc://HOST:PORT or grpc+tls://HOST:PORT");
+	}
+	auto router = std::make_shared<Router>();
+	router->url_ = url;
+	router->settings_ = settings;
+	auto location = flight::Location::Parse(url);
+	if (!location.ok()) {
+		return Status::Invalid("router url '", url, "' is not grpc://HOST:PORT or grpc+tls://HOST:PORT");
+	}
+	if (!(settings.timeout > 0 && settings.timeout <= kLongestTimeout)) {
+		return Status::Invalid("qis_timeout: seconds are above 0 and at most ", static_cast<int>(kLongestTimeout));
+	}
+	for (unsigned char letter : settings.token) {
+		if (letter < 0x20 || letter > 0x7e) { // gRPC ends the process on such a header
+			return Status::Invalid("qis_token: a token is printable ASCII");
+		}
+	}
+	auto options = flight::FlightClientOptions::Defaults();
+	if (!settings.tls_roots.empty()) {
+		std::ifstream file(settings.tls_roots);
+		std::stringstream text;
+		text << file.rdbuf();
+		if (!file || text.str().empty()) {
+			return Status::Invalid("qis_tls_roots: cannot read '", settings.tls_roots, "'");
+		}
+		options.tls_root_certs = text.str();
+	}
+	auto client = flight::FlightClient::Connect(*location, options);
+	if (!client.ok()) {
+		return router->OneLine(client.status());
+	}
+	router->client_ = std::move(*client);
+	return router;
+}
+
+Result<std::unique_ptr<flight::FlightInfo>> Router::Describe(const Request &request) {
+	auto info =
+	    client_->GetFlightInfo(Options(settings_.timeout), flight::FlightDescriptor::Command(request.Encode()));
+	return info.ok() ? std::move(info) : OneLine(info.status());
+}
+
+Result<std::unique_ptr<flight::FlightStreamReader>> Router::Read(const flight::Ticket &ticket) {
+	auto reader = client_->DoGet(Options(-1), ticket);
+	return reader.ok() ? std::move(reader) : OneLine(reader.status());
+}
+
+static Result<std::vector<Address>> Listed(flight::FlightListing &listing) {
+	std::vector<Address> found;
+	while (true) {
+		ARROW_ASSIGN_OR_RAISE(auto info, listing.Next());
+		if (!info) {
+			return found;
+		}
+		const auto &path = info->descriptor().path;
+		if (path.size() != 1) {
+			return Status::SerializationError("an address without its name");
+		}
+		ARROW_ASSIGN_OR_RAISE(auto first_time, NumberField(info->app_metadata(), "first_time"));
+		ARROW_ASSIGN_OR_RAISE(auto last_time, NumberField(info->app_metadata(), "last_time"));
+		found.push_back({path[0], info->total_records(), info->total_bytes(), first_time, last_time});
+	}
+}
+
+Result<std::vector<Address>> Router::Addresses(const std::string &pattern) {
+	auto listing = client_->ListFlights(Options(settings_.timeout), {pattern});
+	if (!listing.ok()) {
+		return OneLine(listing.status());
+	}
+	auto found = Listed(**listing);
+	return found.ok() ? found : OneLine(found.status());
+}
+
+static Result<std::string> OneAnswer(flight::ResultStream &stream) {
+	ARROW_ASSIGN_OR_RAISE(auto answer, stream.Next());
+	if (!answer || !answer->body) {
+		return Status::SerializationError("an action without an answer");
+	}
+	return answer->body->ToString();
+}
+
+Result<std::string> Router::Act(const std::string &action, const std::string &body, double timeout) {
+	auto stream = client_->DoAction(Options(timeout), {action, arrow::Buffer::FromString(body)});
+	if (!stream.ok()) {
+		return OneLine(stream.status());
+	}
+	auto answer = OneAnswer(**stream);
+	return answer.ok() ? answer : OneLine(answer.status());
+}
+
+Result<flight::FlightClient::DoPutResult> Router::Put(const std::string &command,
+                                                      const std::shared_ptr<arrow::Schema> &schema) {
+	auto streams = client_->DoPut(Options(settings_.timeout), flight::FlightDescriptor::Command(command), schema);
+	return streams.ok() ? std::move(streams) : OneLine(streams.status());
+}
+
+flight::FlightCallOptions Router::Options(double timeout) const {
+	flight::FlightCallOptions options;
+	options.timeout = flight::TimeoutDuration(timeout);
+	if (!settings_.token.empty()) {
+		options.headers.emplace_back("authorization", "Bearer " + settings_.token);
+	}
+	return options;
+}
+
+std::string Router::Patience() const {
+	std::ostringstream text;
+	text << settings_.timeout << " s (SET qis_timeout)";
+	return text.str();
+}
+
+// What the other side said, without what gRPC and Flight have wrapped around it.
+static std::string Cause(const Status &status) {
+	std::string text = status.message();
+	for (const char *tail : {"\n", ". gRPC client debug context:", ". Detail: "}) {
+		text = text.substr(0, text.find(tail));
+	}
+	const std::string wrapping = "with message: ";
+	auto at = text.rfind(wrapping);
+	return at == std::string::npos ? text : text.substr(at + wrapping.size());
+}
+
+Status Router::OneLine(const Status &status) const {
+	if (status.ok()) {
+		return status;
+	}
+	auto cause = Cause(status);
+	auto detail = flight::FlightStatusDetail::UnwrapStatus(status);
+	if (!detail) {
+		// Flight has no code for what a server calls invalid: it comes as Arrow's own.
+		return Status::Invalid("router ", url_, ": ", cause);
+	}
+	switch (detail->code()) {
+	case flight::FlightStatusCode::Unavailable: {
+		std::string lower = cause;
+		std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
+		for (const char *known : {"connection refused", "address lookup failed", "connection reset", "timed out"}) {
+			if (lower.find(known) != std::string::npos) {
+				cause = known;
+			}
+		}
+		return Status::IOError("cannot reach router ", url_, ": ", cause);
+	}
+	case flight::FlightStatusCode::TimedOut:
+		return Status::IOError("router ", url_, " does not answer within ", Patience());
+	case flight::FlightStatusCode::Unauthenticated:
+	case flight::FlightStatusCode::Unauthorized:
+		return Status::Invalid("router ", url_, " refuses the token: ", cause, " (SET qis_token)");
+	default:
+		return Status::Invalid("router ", url_, ": ", cause);
+	}
+}
+
+} // namespace qis
