@@ -35,7 +35,7 @@ ui: install  ## the Dagster page on the same pipeline and the same data
 test: install  ## every test but the long ones
 	@$(BIN)/pytest
 
-faults: install  ## the long tests of what may go wrong: kills, floods, mutated messages
+faults: install  ## the long tests: kills, floods, mutated messages, every synthesis on Spark
 	@$(BIN)/pytest -m slow
 
 bench: install  ## the benchmarks, each with what it is held to

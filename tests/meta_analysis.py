@@ -7,6 +7,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pytest
 
 from pipelines.bcg import trials
 from pipelines.effects import log_risk_ratio
@@ -107,3 +108,12 @@ def bcg(which=lambda trial: True) -> pa.Table:
         names.append(trial.site)
     table = packets(effects, times=times, contexts=contexts, likelihoods=likelihoods)
     return table.set_column(table.column_names.index("node_id"), "node_id", pa.array(names))
+
+
+def assert_alike(found: list[dict], wanted: list[dict], rel=1e-12) -> None:
+    """Row by row, floats to `rel` (engines and threads add up in orders of their own), all else exactly."""
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.keys() == other.keys()
+        for column, value in other.items():
+            assert one[column] == (pytest.approx(value, rel=rel, abs=1e-13) if isinstance(value, float) else value), column

@@ -12,14 +12,13 @@ import pyarrow as pa
 import pytest
 
 from pipelines.forest import MAX_PACKETS, forest_plot, problems, rows_of, save
-from pipelines.report import write_report
+from pipelines.report import REPORTED, write_report
 from pipelines.scale import Scale
 from pipelines.synthesize import plan, synthesize
 from qis_connectors import address
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, complete
 
 GROUND_TRUTH = Path(__file__).parent / "ground_truth"
-ANSWERS = ("effects", "pooled", "leave_one_out", "robust")
 METRICS = {"bcg": "log_risk_ratio", "magnesium16": "log_odds_ratio", "betablocker_t6": "log_odds_ratio"}
 LIAR = [(0.01 * number, 0.02) for number in range(20)] + [(900.0, 0.001)]
 
@@ -62,7 +61,7 @@ def classic(name):
 def answers_of(table):
     with duckdb.connect() as connection:
         connection.register("packets", table)
-        return synthesize(connection, ANSWERS)
+        return synthesize(connection, REPORTED)
 
 
 def report(table, out, **options):
@@ -161,7 +160,7 @@ def test_what_strangers_write_stays_text(tmp_path, evil):
 
 def test_one_mark_a_site(tmp_path):
     page = Page(report(classic("bcg"), tmp_path / "report.html"))
-    assert sum(bool(re.fullmatch(r"s1-site-\d+", id_)) for id_ in page.attributes("id")) == 13
+    assert sum(bool(re.fullmatch(r"s1-forest-site-\d+", id_)) for id_ in page.attributes("id")) == 13
 
 
 def test_same_packets_same_bytes(tmp_path):
@@ -229,9 +228,7 @@ def test_cautions(tmp_path, effects, names, said):
 def test_provenance(tmp_path):
     page = Page(report(classic("bcg"), tmp_path / "report.html", table_version=7))
     assert "Delta version 7" in page.text
-    assert len(re.findall(r"\b[0-9a-f]{64}\b", page.text)) == len(
-        {step.name for name in ANSWERS for step in plan(name)}
-    )
+    assert len(re.findall(r"\b[0-9a-f]{64}\b", page.text)) == len(plan(*REPORTED))
     assert "raw rows stay at the site; only packets travel" in page.text
 
 
