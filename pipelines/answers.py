@@ -24,8 +24,9 @@ def answers_from(
 ) -> dict[str, pa.Table]:
     """The answers `names` (None: all) over the packet table at `table`, by name.
 
-    `as_of`: over the packets that were there at that Delta version, or at that time. Raises PacketTableError where there
-    is no packet table or no such version, SynthesisError for a name that no file of sql/ has, EngineError without Spark.
+    `as_of`: over the packets that were there at that Delta version, or at that time. Raises PacketTableError where
+    there is no packet table or no such version, SynthesisError for a name that no file of sql/ has, EngineError where
+    Spark is asked for and cannot run.
     """
     return answers_over(PacketTable(table, as_of=as_of), names, engine)
 
@@ -42,9 +43,10 @@ def answers_over(
     with duckdb.connect() as connection:
         packets = snapshot.relation(connection)
         if addresses is not None:
-            connection.register("wanted", _column(addresses))
-            packets.create_view("stored")
-            packets = connection.sql("SELECT * FROM stored WHERE address IN (SELECT address FROM wanted)")
+            # Constants, which the reader of the files applies, five times as fast as a join behind it.
+            packets = packets.filter(
+                duckdb.ColumnExpression("address").isin(*map(duckdb.ConstantExpression, addresses))
+            )
         packets.create_view("packets")
         return synthesize(connection, names)
 
@@ -74,13 +76,10 @@ def _on_spark(
     else:
         packets = session.createDataFrame(PACKET_TABLE_SCHEMA.empty_table())
     if addresses is not None:
-        packets = packets.join(session.createDataFrame(_column(addresses)), "address", "left_semi")
+        wanted = session.createDataFrame(pa.table({"address": pa.array(addresses, pa.string())}))
+        packets = packets.join(wanted, "address", "left_semi")
     packets.createOrReplaceTempView("packets")
     return synthesize(session, names)
-
-
-def _column(addresses: Sequence[str]) -> pa.Table:
-    return pa.table({"address": pa.array(addresses, pa.string())})
 
 
 def moment(text: str) -> int | datetime:

@@ -232,9 +232,7 @@ def synthesize(
 def report(
     table: Table,
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
-    plots: Annotated[
-        Path | None, typer.Option(help="Write each plot to this folder too, as SVG and as PNG.")
-    ] = None,
+    plots: Annotated[Path | None, typer.Option(help="Write each plot to this folder too, as SVG and as PNG.")] = None,
 ) -> None:
     """Write the report on a packet table: one HTML file that opens offline."""
     from pipelines.answers import report_from

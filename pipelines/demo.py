@@ -105,7 +105,7 @@ def answer(loop: Loop, name: str) -> pa.Table:
 
 
 def report(loop: Loop) -> Path:
-    """The report on the packet table (report.html), its plots (plots/), the study's forest plot by itself (forest.*)."""
+    """The report on the packet table (report.html, plots/), and the study's forest plot (forest.svg, forest.png)."""
     drawn = answers_from(loop.table, ["effects", "pooled", "robust"])
     if loop.problem() not in problems(drawn["effects"]):
         raise QisError("no site sent a packet of this study, so there is nothing to report")

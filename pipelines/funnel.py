@@ -19,11 +19,11 @@ Z95 = NormalDist().inv_cdf(0.975)
 
 
 def funnel_plot(scale: Scale, effects: pa.Table, pooled: dict[str, Any]) -> Figure:
-    """Each packet's effect against its standard error, the surest on top, around the REML answer (Light & Pillemer 1984).
+    """Each packet's effect against its standard error, the surest on top, around the REML answer.
 
     `effects`: one problem's rows of sql/effects.sql, at least one with a variance; `pooled`: its REML row of
-    sql/pooled.sql. The funnel holds 95 % of packets that differ by chance alone, the paler one also by tau2. Of more than
-    MAX_POINTS packets every n-th by certainty is drawn.
+    sql/pooled.sql. The funnel holds 95 % of packets that differ by chance alone, the paler one also by tau2 (Light &
+    Pillemer 1984, Summing Up). Of more than MAX_POINTS packets every n-th by certainty is drawn.
     """
     from matplotlib.figure import Figure
 
@@ -38,7 +38,12 @@ def funnel_plot(scale: Scale, effects: pa.Table, pooled: dict[str, Any]) -> Figu
     for extra, colour in ((tau2, PALETTE["funnel"]), (0.0, PALETTE["rule"])):
         reach = [Z95 * sqrt(depth * depth + extra) for depth in depths]
         axes.fill_betweenx(
-            depths, [centre - one for one in reach], [centre + one for one in reach], color=colour, linewidth=0, zorder=0
+            depths,
+            [centre - one for one in reach],
+            [centre + one for one in reach],
+            color=colour,
+            linewidth=0,
+            zorder=0,
         )
     axes.axvline(centre, color=PALETTE["accent"], linewidth=1.1, zorder=1)
     low, high = _window(shown, centre, Z95 * sqrt(deepest * deepest + tau2))

@@ -50,10 +50,13 @@ def kept_answers(
             behind.setdefault(version, []).append(name)
     for version, late in behind.items():
         changed = None if version is None else snapshot.addresses_since(version)
-        found = answers_over(snapshot, late, engine, changed)
-        for name, rows in found.items():
+        found = {} if changed == [] else answers_over(snapshot, late, engine, changed)
+        for name in late:
             path = folder / f"{name}.parquet"
-            kept[name] = rows if changed is None else _merged(_read(path), rows, changed)
+            if changed is None:
+                kept[name] = found[name]
+            else:
+                kept[name] = _merged(_read(path), found[name], changed) if changed else _read(path)
             basis = json.dumps(asdict(_basis(snapshot, name))).encode()
             write_parquet(kept[name].replace_schema_metadata({_METADATA: basis}), path)
     return {name: kept[name] for name in (answers() if names is None else names)}

@@ -48,9 +48,9 @@ def write_report(
     """Write the report on `answers` to `out`; the same input gives the same bytes. Returns `out`.
 
     `answers`: the tables of the files REPORTED of sql/, under these names; `packets`: what they were computed from
-    (OUTCOME_PACKET_SCHEMA, any column order, others ignored); `table_version`: of the Delta table that holds the packets;
-    `plots`: a folder for every plot as PLOT.svg and PLOT.png, or sN-PLOT where there are several problems. OSError where
-    it cannot be written.
+    (OUTCOME_PACKET_SCHEMA, any column order, others ignored); `table_version`: of the Delta table that holds the
+    packets; `plots`: a folder for every plot as PLOT.svg and PLOT.png, or sN-PLOT where there are several problems.
+    OSError where one of them cannot be written.
     """
     sections = [
         Section.of({name: rows_of(table, problem) for name, table in answers.items()}, problem, f"s{number}")
@@ -65,11 +65,10 @@ def write_report(
     )
     with replacing(out) as draft:
         draft.write_text(page, encoding="utf-8")
-    for section in sections if plots else ():
-        for name, figure in section.figures.items():
-            stem = name if len(sections) == 1 else f"{section.anchor}-{name}"
-            for suffix in (".svg", ".png"):
-                save(figure, plots / f"{stem}{suffix}")
+    if plots is not None:
+        for section in sections:
+            prefix = "" if len(sections) == 1 else f"{section.anchor}-"
+            section.save_figures(plots, prefix)
     return out
 
 
@@ -137,6 +136,12 @@ class Section:
     def distance(self) -> float | None:
         """Standard errors between the REML answer and the median; None where either is missing."""
         return self.disagreement["median"]["distance"] if "median" in self.disagreement else None
+
+    def save_figures(self, folder: Path, prefix: str) -> None:
+        """Every plot as an SVG and a PNG file."""
+        for name, figure in self.figures.items():
+            for suffix in (".svg", ".png"):
+                save(figure, folder / f"{prefix}{name}{suffix}")
 
     def svg(self, name: str, label: str) -> Markup:
         """The plot as an element of the page."""

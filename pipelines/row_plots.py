@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipelines.drawing import PALETTE, RowPlot
-from pipelines.scale import Scale, printable
+from pipelines.scale import Scale
 
 if TYPE_CHECKING:  # see pipelines.drawing
     from matplotlib.figure import Figure
@@ -25,29 +25,33 @@ def leave_one_out_plot(scale: Scale, left_out: pa.Table, pooled: dict[str, Any])
     """
     rows = [row for row in left_out.to_pylist() if row["method"] == METHOD]
     rows.sort(key=lambda row: (-abs(row["estimate"] - pooled["estimate"]), row["left_out"], row["packet_id"]))
-    lines = [(f"without {printable(row['left_out'])}", f"{row['k']:,}", row) for row in rows[:MAX_ROWS]]
+    lines = [(row["left_out"], f"{row['k']:,}", row) for row in rows[:MAX_ROWS]]
     note = f"{len(lines)} of {len(rows):,} packets drawn: the ones that move the answer most"
-    return _rows_plot(scale, lines, pooled, "Packets", note if len(rows) > len(lines) else "", "loo")
+    return _rows_plot(scale, lines, pooled, ("Without", "k"), note if len(rows) > len(lines) else "", "left-out")
 
 
 def cumulative_plot(scale: Scale, cumulative: pa.Table, pooled: dict[str, Any]) -> Figure:
     """The REML answer as it grew, packet by packet in the order of time, the first on top.
 
-    `cumulative`: one problem's rows of sql/cumulative.sql, REML's at least one; `pooled`: its REML row of sql/pooled.sql.
-    Of more than MAX_ROWS packets the last ones are drawn.
+    `cumulative`: one problem's rows of sql/cumulative.sql, REML's at least one; `pooled`: its REML row of
+    sql/pooled.sql. Of more than MAX_ROWS packets the last ones are drawn.
     """
     rows = [row for row in cumulative.to_pylist() if row["method"] == METHOD]
     rows.sort(key=lambda row: (row["timestamp_utc"], row["packet_id"]))
-    lines = [
-        (f"{_day(row['timestamp_utc'])}  + {printable(row['node_id'])}", f"{row['k']:,}", row) for row in rows[-MAX_ROWS:]
-    ]
+    lines = [(row["node_id"], _day(row["timestamp_utc"]), row) for row in rows[-MAX_ROWS:]]
     note = f"the last {len(lines)} of {len(rows):,} packets drawn"
-    return _rows_plot(scale, lines, pooled, "Until", note if len(rows) > len(lines) else "", "cumulative")
+    return _rows_plot(scale, lines, pooled, ("And then", "came"), note if len(rows) > len(lines) else "", "until")
 
 
 def _rows_plot(
-    scale: Scale, lines: list[tuple[str, str, dict[str, Any]]], pooled: dict[str, Any], head: str, note: str, gid: str
+    scale: Scale,
+    lines: list[tuple[str, str, dict[str, Any]]],
+    pooled: dict[str, Any],
+    heads: tuple[str, str],
+    note: str,
+    gid: str,
 ) -> Figure:
+    """`lines`: name, what stands to the right of it, and the answer's row."""
     from matplotlib.figure import Figure
 
     pitch, size = (0.25, 9.0) if len(lines) <= 30 else (0.19, 7.5)
@@ -58,14 +62,16 @@ def _rows_plot(
     plot.frame(*_window(lines, pooled), rows)
     if note:
         figure.text(0.01, 0.1 / height, note, size=size, color=PALETTE["muted"], parse_math=False)
-    plot.words(0, head, "k", f"{scale.title} [95 %]", bold=True)
+    plot.words(0, *heads, f"{scale.title} [95 %]", bold=True)
     plot.axes.vlines(pooled["estimate"], 0.6, rows - 0.5, color=PALETTE["soft"], linewidth=0.9, zorder=0)
     for y, (name, k, row) in enumerate(lines, 1):
         plot.words(y, name, k, scale.estimate(row["estimate"], row["ci_lb"], row["ci_ub"]))
         plot.whisker(y, row["ci_lb"], row["ci_ub"], PALETTE["ink"], 0.9)
         plot.point(y, row["estimate"], "s", 5.0, PALETTE["accent"], gid=f"{gid}-{y}")
     y = len(lines) + 1
-    plot.words(y, "All packets", f"{pooled['k']:,}", scale.estimate(pooled["estimate"], pooled["ci_lb"], pooled["ci_ub"]))
+    plot.words(
+        y, f"All {pooled['k']:,} packets", "", scale.estimate(pooled["estimate"], pooled["ci_lb"], pooled["ci_ub"])
+    )
     plot.diamond(y, pooled["ci_lb"], pooled["estimate"], pooled["ci_ub"], PALETTE["accent"])
     return figure
 

@@ -1,7 +1,7 @@
 """The answers that each file of sql/ must give to one input, on every engine: tests/sql/NAME.csv beside sql/NAME.sql.
 
-The input is `example()`. A new synthesis needs its file: `python tests/expected_answers.py NAME` writes what DuckDB says
-now, to be read and believed, or mended, before it is committed.
+The input is `example()`. A new synthesis needs its file: `python tests/expected_answers.py NAME` writes what DuckDB
+says now, to be read and believed, or mended, before it is committed.
 """
 
 import csv

@@ -70,7 +70,9 @@ def packets(
             "metric_stderr": pa.array([effect[1] for effect in effects], pa.float64()).cast(real),
             "sample_count": pa.array([(*effect, 100)[2] for effect in effects], pa.int32()),
             "timestamp_utc": pa.array(times or range(len(effects)), pa.int64()),
-            "context": pa.array([json.dumps(one) for one in contexts] if contexts else [None] * len(effects), pa.string()),
+            "context": pa.array(
+                [json.dumps(one) for one in contexts] if contexts else [None] * len(effects), pa.string()
+            ),
             "likelihood": pa.array(likelihoods or [None] * len(effects), pa.list_(real)),
         }
     )
@@ -95,7 +97,7 @@ def pooled(table: pa.Table) -> dict[str, dict]:
     return {row["method"]: row for row in run(table, "pooled")["pooled"]}
 
 
-def bcg(which=lambda trial: True) -> pa.Table:
+def bcg(which=bool) -> pa.Table:
     """The thirteen BCG trials with all that a packet may carry: year, context, cells, a log-likelihood on 16 points."""
     effects, times, contexts, likelihoods, names = [], [], [], [], []
     for trial in filter(which, trials().values()):
@@ -116,4 +118,6 @@ def assert_alike(found: list[dict], wanted: list[dict], rel=1e-12) -> None:
     for one, other in zip(found, wanted, strict=True):
         assert one.keys() == other.keys()
         for column, value in other.items():
-            assert one[column] == (pytest.approx(value, rel=rel, abs=1e-13) if isinstance(value, float) else value), column
+            assert one[column] == (pytest.approx(value, rel=rel, abs=1e-13) if isinstance(value, float) else value), (
+                column
+            )

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 from meta_analysis import assert_alike, packets
 
 from pipelines import kept
@@ -101,9 +102,7 @@ def test_only_addresses_with_new_packets_are_computed_again(table, tmp_path, mon
     assert asked[3:] == [["a/x"], ["a/x", "d/x"], ["d/x"]] or asked[3:] == [["a/x"], ["d/x"], ["a/x", "d/x"]]
 
 
-def test_what_cannot_be_followed_is_computed_from_scratch(table, tmp_path, monkeypatch):
-    from deltalake import DeltaTable
-
+def test_what_cannot_be_followed_is_computed_from_scratch(table, tmp_path):
     folder = tmp_path / "kept"
     kept_answers(table, folder, ["pooled"])
     DeltaTable(table).optimize.compact()
@@ -130,7 +129,7 @@ def test_without_spark_one_line_says_so(table, monkeypatch):
 
     engine._java_version.cache_clear()
     try:
-        with pytest.raises(EngineError, match="^engine spark: Java 17 or newer was not found; --engine duckdb works"):
+        with pytest.raises(EngineError, match=r"^engine spark: Java 17 or newer was not found; --engine duckdb works"):
             answers_from(table, ["sites"], "spark")
     finally:
         monkeypatch.undo()

@@ -117,9 +117,9 @@ def test_meta_regression_equals_numpy(seed):
         w = np.diag(1 / (s * s + tau2))
         return w - w @ design @ np.linalg.inv(design.T @ w @ design) @ design.T @ w
 
-    (row,) = run(packets(list(zip(y, s, strict=True)), contexts=[{"year": float(one)} for one in x]), "meta_regression")[
-        "meta_regression"
-    ]
+    (row,) = run(
+        packets(list(zip(y, s, strict=True)), contexts=[{"year": float(one)} for one in x]), "meta_regression"
+    )["meta_regression"]
     p = projection(row["tau2"])
     excess = y @ p @ p @ y / np.trace(p) - 1
     assert abs(excess) < 1e-8 or (row["tau2"] == 0 and excess < 0)
@@ -193,11 +193,8 @@ def binomial_profile(cells, grid):
     """log-likelihood of the log odds ratio at `grid`, the control's risk at its best for each, highest 0."""
     a, b, c, d = cells
     baseline = np.linspace(-12, 8, 20001)
-    found = [
-        (a * (t + baseline) - (a + b) * np.logaddexp(0, t + baseline) + c * baseline - (c + d) * np.logaddexp(0, baseline))
-        .max()
-        for t in grid
-    ]  # fmt: skip
+    control = c * baseline - (c + d) * np.logaddexp(0, baseline)
+    found = [(a * (t + baseline) - (a + b) * np.logaddexp(0, t + baseline) + control).max() for t in grid]
     return np.array(found) - max(found)
 
 
