@@ -1,6 +1,6 @@
 # make demo | make test | make ui are all a newcomer needs; each installs what it lacks into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test faults check format bench lock clean
+.PHONY: help install demo ui test faults docs check format bench lock clean
 SHELL := /bin/bash
 
 OUT ?= qis-demo
@@ -37,6 +37,9 @@ test: install  ## every test but the long ones
 
 faults: install  ## the long tests: kills, floods, mutated messages, every synthesis on Spark
 	@$(BIN)/pytest -m slow
+
+docs: install  ## docs/answers.md, from the headers of sql/
+	@$(BIN)/python -m pipelines.catalogue
 
 bench: install  ## the benchmarks, each with what it is held to
 	@for one in benchmarks/*.py; do grep -q __main__ $$one && $(BIN)/python $$one; done

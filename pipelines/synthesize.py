@@ -190,7 +190,7 @@ def _cohorts(steps: Iterable[Statement]) -> tuple[str, ...]:
 
 
 def _ordered(known: Iterable[Statement], cohorts: Sequence[str]) -> list[str]:
-    graph = {statement.name: statement.reads(cohorts) for statement in known}
+    graph = {statement.name: sorted(statement.reads(cohorts)) for statement in known}
     try:
         return list(TopologicalSorter(graph).static_order())
     except CycleError as error:

@@ -84,7 +84,7 @@ EFFECTS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(EFFECTS)
 def test_any_effects_give_what_numpy_gives(effects):
     y, s, _ = np.array(effects, dtype=float).T
