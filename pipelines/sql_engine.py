@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
 Connection: TypeAlias = "duckdb.DuckDBPyConnection | SparkSession"
 
@@ -44,9 +44,6 @@ class SqlEngine(Protocol):
     def table(self, name: str) -> pa.Table:
         """The rows of `name`, in the order its query gave them."""
 
-    def close(self) -> None:
-        """Gives back the memory of what was kept, where nothing else would."""
-
 
 def engine_on(connection: Connection) -> SqlEngine:
     """The engine that `connection` belongs to."""
@@ -80,16 +77,12 @@ class DuckDB:
     def table(self, name: str) -> pa.Table:
         return self._connection.table(name).to_arrow_table()
 
-    def close(self) -> None:
-        """Nothing: temporary tables go with their connection, and whoever opened it may look at them."""
-
 
 class Spark:
     """Relations are temporary views of `session`, kept where Spark keeps what it caches."""
 
     def __init__(self, session: SparkSession) -> None:
         self._session = session
-        self._kept: list[DataFrame] = []
 
     def bind(self, name: str, table: pa.Table) -> None:
         self._session.createDataFrame(table).createOrReplaceTempView(name)
@@ -98,11 +91,11 @@ class Spark:
         self._session.sql(text).createOrReplaceTempView(name)
 
     def keep(self, name: str, text: str) -> None:
-        self._kept.append(self._session.sql(text).cache())
-        self._kept[-1].createOrReplaceTempView(name)
+        # A checkpoint is a leaf of every plan that reads it. Cached views keep their whole history there, and what reads
+        # two of them twice that: planning such a chain takes longer than running it.
+        self._session.sql(text).localCheckpoint(eager=False).createOrReplaceTempView(name)
 
     def step(self, name: str, text: str) -> None:
-        # Without a checkpoint each step of a search would begin again from the first.
         self._session.sql(text).localCheckpoint().createOrReplaceTempView(name)
 
     def is_settled(self, name: str) -> bool:
@@ -110,7 +103,3 @@ class Spark:
 
     def table(self, name: str) -> pa.Table:
         return self._session.table(name).toArrow()
-
-    def close(self) -> None:
-        for frame in self._kept:
-            frame.unpersist()

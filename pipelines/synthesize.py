@@ -156,9 +156,7 @@ def synthesize(connection: Connection, names: Sequence[str] | None = None) -> di
         if step.name in cohorts and made.issuperset(cohorts):
             rows = " UNION ALL ".join(f"SELECT {_COHORT_COLUMNS} FROM {name}" for name in cohorts)
             engine.define("cohorts", rows)
-    found = {name: engine.table(name) for name in names}
-    engine.close()
-    return found
+    return {name: engine.table(name) for name in names}
 
 
 def synthesize_packets(packets: pa.Table, name: str = "pooled") -> pa.Table:

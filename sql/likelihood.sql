@@ -92,7 +92,7 @@ intervals AS (
     GROUP BY address, metric_name, intervention_type, grid_from, grid_to, points
 )
 SELECT
-    address, metric_name, intervention_type, k, grid_from, grid_to, points,
+    address, metric_name, intervention_type, k, grid_from, grid_to, CAST(points AS BIGINT) AS points,
     CASE WHEN estimate > grid_from + 1e-9 * h AND estimate < grid_to - 1e-9 * h THEN estimate END AS estimate,
     CASE WHEN estimate > grid_from + 1e-9 * h AND estimate < grid_to - 1e-9 * h THEN nullif(se, 0) END AS se,
     CASE WHEN low > grid_from + 1e-9 * h THEN low END AS ci_lb,
