@@ -91,8 +91,8 @@ class Spark:
         self._session.sql(text).createOrReplaceTempView(name)
 
     def keep(self, name: str, text: str) -> None:
-        # A checkpoint is a leaf of every plan that reads it. Cached views keep their whole history there, and what reads
-        # two of them twice that: planning such a chain takes longer than running it.
+        # A checkpoint is a leaf of every plan that reads it. Cached views keep their whole history there, and what
+        # reads two of them twice that: planning such a chain takes longer than running it.
         self._session.sql(text).localCheckpoint(eager=False).createOrReplaceTempView(name)
 
     def step(self, name: str, text: str) -> None:

@@ -1,5 +1,6 @@
 -- meta_regression: does the effect change with a number that the sites told of themselves?
 -- inputs: moderators, moderated_tau2, estimates
+-- cohorts: every_packet
 -- output: variable; k, the packets that tell it; slope, the change of the effect for one unit of it, with se, 95 %
 --   ci_* (normal) and z; intercept, the effect where it is 0, with se; tau2, the variance between sites that is
 --   left; tau2_without, REML's over all packets, and r2, the percentage of it that the variable explains, never

@@ -1,5 +1,6 @@
 -- tau2_interval: by how much do the sites differ, and how sure is that?
 -- inputs: heterogeneity, fixed_effect, estimates, q_profile
+-- cohorts: every_packet
 -- output: k; q, Cochran's Q; q_df = k - 1; method and tau2, its estimate of the variance between sites; tau2_lb
 --   and tau2_ub, the 95 % Q-profile interval, the same for every method; i2 (percent) and h2 = Q / (k-1), both
 --   from Q, never below 0 and 1; i2_*, h2_*: the interval of each, from tau2's

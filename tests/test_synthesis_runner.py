@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from meta_analysis import assert_alike, classic, packets, run
+from meta_analysis import assert_alike, bcg, classic, packets, run
 
 from pipelines.synthesize import SynthesisError, answers, plan, statements, synthesize_packets
 
@@ -38,6 +38,16 @@ def test_an_answer_is_the_same_alone_and_among_others(classic_answers):
     """Those that pool other sets of packets share each estimator's one run."""
     for name in ("pooled", "leave_one_out", "cumulative", "influence", "tau2_interval"):
         assert_alike(run(classic(), name)[name], classic_answers[name], rel=1e-10)
+
+
+def test_every_answer_that_pools_says_which_sets():
+    """Or it would be computed over the sets of whichever answer runs beside it."""
+    pooling = [name for name in answers() if "fixed_effect" in {step.name for step in plan(name)}]
+    assert len(pooling) > 8
+    assert all(statements()[name].cohorts for name in pooling)
+    beside = run(bcg(), "meta_regression", "tau2_interval", "subgroups")
+    for name in ("meta_regression", "tau2_interval"):
+        assert_alike(run(bcg(), name)[name], beside[name], rel=1e-10)
 
 
 def test_the_latest_packet_of_an_id_counts():
