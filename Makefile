@@ -1,6 +1,6 @@
 # make demo | make test | make ui are all a newcomer needs; each installs what it lacks into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test faults wheel check format bench lock clean
+.PHONY: help install demo ui test faults wheel docs check format bench lock clean
 SHELL := /bin/bash
 
 OUT ?= qis-demo
@@ -36,11 +36,14 @@ ui: install  ## the Dagster page on the same pipeline and the same data
 test: install  ## every test but the long ones
 	@$(BIN)/pytest
 
-faults: install  ## the long tests of what may go wrong: kills, floods, mutated messages
+faults: install  ## the long tests: kills, floods, mutated messages, every synthesis on Spark
 	@$(BIN)/pytest -m slow
 
 wheel: install  ## a wheel with the DuckDB extension, and an sdist that builds it, into dist/
 	@$(BIN)/python -m hatchling build
+
+docs: install  ## docs/answers.md, from the headers of sql/
+	@$(BIN)/python -m pipelines.catalogue
 
 bench: install  ## the benchmarks, each with what it is held to
 	@for one in benchmarks/*.py; do grep -q __main__ $$one && $(BIN)/python $$one; done

@@ -215,13 +215,25 @@ def accumulate(
 def synthesize(
     table: Table,
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Answers; all if none.")] = None,
-    engine: Annotated[Literal["duckdb"], typer.Option(help="What runs the SQL.")] = "duckdb",  # noqa: ARG001
+    engine: Annotated[Literal["duckdb", "spark"], typer.Option(help="What runs the SQL.")] = "duckdb",
+    as_of: Annotated[
+        str | None, typer.Option(metavar="VERSION|TIME", help="Over what the table held then: 7, 2026-01-31T12:00.")
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep the answers in this folder; compute only what new packets change.")
+    ] = None,
     form: Form = Format.table,
 ) -> None:
     """Run the SQL of sql/ on a packet table and print the answers."""
-    from pipelines.answers import answers_from
+    from pipelines.answers import answers_from, moment
+    from pipelines.kept import kept_answers
 
-    answers = answers_from(table, names)
+    if keep and as_of is not None:
+        raise QisError("--keep holds the newest answers; ask for an older one without it")
+    if keep:
+        answers = kept_answers(table, keep, names, engine)
+    else:
+        answers = answers_from(table, names, engine, None if as_of is None else moment(as_of))
     if form is Format.table:
         for name, rows in answers.items():
             notice(f"\n{name}")
@@ -238,11 +250,12 @@ def synthesize(
 def report(
     table: Table,
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    plots: Annotated[Path | None, typer.Option(help="Write each plot to this folder too, as SVG and as PNG.")] = None,
 ) -> None:
     """Write the report on a packet table: one HTML file that opens offline."""
     from pipelines.answers import report_from
 
-    notice(f"written: {report_from(table, out)}")
+    notice(f"written: {report_from(table, out, plots)}")
 
 
 def read_filters(text: str | None) -> object:

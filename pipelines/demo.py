@@ -22,6 +22,7 @@ from pipelines.distill import Release, distill
 from pipelines.engine import Engine, spark_is_here
 from pipelines.files import replacing, write_parquet
 from pipelines.forest import Problem, forest_plot, problems, rows_of, save
+from pipelines.kept import kept_answers
 from pipelines.shipped import shipped
 from pipelines.study import Study, load
 from pipelines.synthesize import answers
@@ -99,21 +100,19 @@ def packet_table(loop: Loop) -> Accumulated:
 
 
 def answer(loop: Loop, name: str) -> pa.Table:
-    """One answer: a file of sql/ run over the packet table."""
-    rows = answers_from(loop.table, [name])[name]
-    write_parquet(rows, loop.answer(name))
-    return rows
+    """One answer: a file of sql/ run over the packet table; only addresses with new packets are computed again."""
+    return kept_answers(loop.table, loop.answer(name).parent, [name])[name]
 
 
 def report(loop: Loop) -> Path:
-    """The report on the packet table (report.html), and its forest plot by itself (forest.svg, forest.png)."""
+    """The report on the packet table (report.html, plots/), and the study's forest plot (forest.svg, forest.png)."""
     drawn = answers_from(loop.table, ["effects", "pooled", "robust"])
     if loop.problem() not in problems(drawn["effects"]):
         raise QisError("no site sent a packet of this study, so there is nothing to report")
     figure = forest_plot(*(rows_of(rows, loop.problem()) for rows in drawn.values()))
     for suffix in (".svg", ".png"):
         save(figure, loop.root / f"forest{suffix}")
-    return report_from(loop.table, loop.root / "report.html")
+    return report_from(loop.table, loop.root / "report.html", loop.root / "plots")
 
 
 SITE_STEPS: tuple[Callable[[Loop, str], object], ...] = (site_rows, staged_packets, deposited_packets)

@@ -24,6 +24,7 @@ PALETTE = {
     "accent": "#14608a",
     "soft": "#8dbad3",
     "warm": "#b4531b",
+    "funnel": "#eef2f6",
 }
 """Every colour of a plot; the report swaps them for those of its light and its dark style."""
 
@@ -96,7 +97,7 @@ class RowPlot:
         self.axes.tick_params(labelsize=self.size, color=PALETTE["muted"], labelcolor=PALETTE["ink"])
         self.axes.vlines(0, 0.6, rows - 0.5, color=PALETTE["muted"], linewidth=0.9, zorder=0)
         if self.scale.ratio and max(-low, high) < 20:
-            ticks = _ratio_ticks(low, high)
+            ticks = ratio_ticks(low, high)
             self.axes.set_xticks([log(tick) for tick in ticks], [f"{tick:g}" for tick in ticks])
 
     def words(self, y: float, left: str, middle: str, right: str, *, bold: bool = False) -> None:
@@ -142,7 +143,7 @@ class RowPlot:
             self.point(y, centre, "", 0, colour)
 
 
-def _ratio_ticks(low: float, high: float) -> list[float]:
+def ratio_ticks(low: float, high: float) -> list[float]:
     """Ratios to label on an axis of logarithms: round ones, in tens on a long axis, evenly spaced on a short one."""
     from matplotlib.ticker import MaxNLocator
 

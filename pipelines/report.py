@@ -6,24 +6,31 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from math import exp, isfinite, pi, sqrt
+from math import exp, isfinite
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipelines.drawing import PALETTE, inline_svg
+from pipelines.drawing import PALETTE, inline_svg, save
 from pipelines.files import replacing
 from pipelines.forest import Problem, forest_plot, problems, rows_of
+from pipelines.funnel import funnel_plot
+from pipelines.row_plots import cumulative_plot, leave_one_out_plot
 from pipelines.scale import UNKNOWN, Scale, printable
 from pipelines.synthesize import SQL_FOLDER, plan
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, SIZE_ROWS, wire_bytes
 
+if TYPE_CHECKING:  # see pipelines.drawing
+    from matplotlib.figure import Figure
+
+REPORTED = (
+    *("effects", "pooled", "leave_one_out", "robust", "disagreement", "tau2_interval", "cumulative", "comparisons"),
+)
+"""The files of sql/ that the report shows."""
 MAX_LEFT_OUT = 80
-DISAGREEMENT = 3.0
-"""Standard errors between the pooled answer and the median from which the report warns."""
 FEW = 5
 """Pooled packets below which the report says that the variance between sites is barely known."""
 
@@ -31,13 +38,19 @@ Row = dict[str, Any]
 
 
 def write_report(
-    answers: Mapping[str, pa.Table], packets: pa.Table, out: Path, *, table_version: int | None = None
+    answers: Mapping[str, pa.Table],
+    packets: pa.Table,
+    out: Path,
+    *,
+    table_version: int | None = None,
+    plots: Path | None = None,
 ) -> Path:
     """Write the report on `answers` to `out`; the same input gives the same bytes. Returns `out`.
 
-    `answers`: the tables of sql/effects.sql, pooled.sql, leave_one_out.sql and robust.sql, under these names;
-    `packets`: what they were computed from (OUTCOME_PACKET_SCHEMA, any column order, others ignored);
-    `table_version`: of the Delta table that holds the packets. OSError where `out` cannot be written.
+    `answers`: the tables of the files REPORTED of sql/, under these names; `packets`: what they were computed from
+    (OUTCOME_PACKET_SCHEMA, any column order, others ignored); `table_version`: of the Delta table that holds the
+    packets; `plots`: a folder for every plot as PLOT.svg and PLOT.png, or sN-PLOT where there are several problems.
+    OSError where one of them cannot be written.
     """
     sections = [
         Section.of({name: rows_of(table, problem) for name, table in answers.items()}, problem, f"s{number}")
@@ -52,6 +65,10 @@ def write_report(
     )
     with replacing(out) as draft:
         draft.write_text(page, encoding="utf-8")
+    if plots is not None:
+        for section in sections:
+            prefix = "" if len(sections) == 1 else f"{section.anchor}-"
+            section.save_figures(plots, prefix)
     return out
 
 
@@ -62,7 +79,8 @@ class Section:
     anchor: str
     problem: Problem
     scale: Scale
-    forest: Markup
+    figures: dict[str, Figure]
+    """By name: forest; funnel, leave_one_out and cumulative where several packets are pooled."""
     sites: int
     packets: int
     records: int | None
@@ -71,6 +89,11 @@ class Section:
     pooled: dict[str, Row]
     """By method."""
     robust: Row
+    disagreement: dict[str, Row]
+    """By robust answer: how far it lies from REML's."""
+    spread: Row
+    """REML's row of tau2_interval; empty for a single packet."""
+    comparisons: int
     left_out: list[Row]
     """Leave-one-out by REML, the most influential packet first, with `shift` in standard errors."""
 
@@ -80,18 +103,20 @@ class Section:
         pooled = {row["method"]: row for row in answers["pooled"].to_pylist()}
         sites = len(set(effects["node_id"].to_pylist()))
         once = sites == effects.num_rows and effects["ni"].null_count == 0
-        figure = forest_plot(effects, answers["pooled"], answers["robust"])
         return cls(
             anchor=anchor,
             problem=problem,
             scale=Scale.of(effects),
-            forest=Markup(inline_svg(figure, anchor, f"Forest plot of {effects.num_rows} packets")),
+            figures=_figures(answers, pooled.get("REML")),
             sites=sites,
             packets=effects.num_rows,
             records=sum(effects["ni"].to_pylist()) if once else None,
             without_stderr=effects["vi"].null_count,
             pooled=pooled,
             robust=next(iter(answers["robust"].to_pylist()), {}),
+            disagreement={row["twin"]: row for row in answers["disagreement"].to_pylist()},
+            spread=next((row for row in answers["tau2_interval"].to_pylist() if row["method"] == "REML"), {}),
+            comparisons=answers["comparisons"]["comparisons"][0].as_py(),
             left_out=_by_influence(answers["leave_one_out"].to_pylist(), pooled.get("REML")),
         )
 
@@ -110,28 +135,26 @@ class Section:
     @property
     def distance(self) -> float | None:
         """Standard errors between the REML answer and the median; None where either is missing."""
-        if self.reml is None or self.robust.get("median") is None:
-            return None
-        return float(abs(self.reml["estimate"] - self.robust["median"]) / self.reml["se"])
+        return self.disagreement["median"]["distance"] if "median" in self.disagreement else None
 
-    @property
-    def disagrees(self) -> bool:
-        """Whether REML and the median lie DISAGREEMENT standard errors apart, by REML's or by the median's own.
+    def save_figures(self, folder: Path, prefix: str) -> None:
+        """Every plot as an SVG and a PNG file."""
+        for name, figure in self.figures.items():
+            for suffix in (".svg", ".png"):
+                save(figure, folder / f"{prefix}{name}{suffix}")
 
-        One wild site blows REML's standard error up until everything agrees with it; the median's it cannot move.
-        """
-        if self.reml is None or self.distance is None:
-            return False
-        # Asymptotic standard error of a median of normal effects: sqrt(pi / 2) sd / sqrt(k); the MAD estimates the sd.
-        own = sqrt(pi / 2 / self.robust["k"]) * self.robust["mad"]
-        return self.distance > DISAGREEMENT or self.distance * self.reml["se"] > DISAGREEMENT * own > 0
+    def svg(self, name: str, label: str) -> Markup:
+        """The plot as an element of the page."""
+        return Markup(inline_svg(self.figures[name], f"{self.anchor}-{name}", label))
 
     @property
     def cautions(self) -> list[str]:
         """What to know before believing the pooled answer."""
         found = []
-        if self.disagrees:
+        if self.disagreement.get("median", {}).get("disagrees"):
             found.append("The pooled answer and the median disagree: a few packets may carry it. Look at them first.")
+        elif parted := sum(row["disagrees"] for row in self.disagreement.values()):
+            found.append(f"{parted} of the robust answers below lie over 3 standard errors from the pooled one.")
         if self.reml and self.without_stderr:
             found.append(f"Packets without a standard error, in the robust answers only: {self.without_stderr:,}.")
         if self.sites < self.packets:
@@ -141,6 +164,16 @@ class Section:
         elif self.reml and self.reml["k"] < FEW:
             found.append("With so few packets the variance between sites is barely known, and every interval with it.")
         return found
+
+
+def _figures(answers: Mapping[str, pa.Table], reml: Row | None) -> dict[str, Figure]:
+    scale = Scale.of(answers["effects"])
+    found = {"forest": forest_plot(answers["effects"], answers["pooled"], answers["robust"])}
+    if reml is not None and reml["k"] > 1:
+        found["funnel"] = funnel_plot(scale, answers["effects"], reml)
+        found["leave_one_out"] = leave_one_out_plot(scale, answers["leave_one_out"], reml)
+        found["cumulative"] = cumulative_plot(scale, answers["cumulative"], reml)
+    return found
 
 
 def _by_influence(rows: Iterable[Row], reml: Row | None) -> list[Row]:
@@ -155,7 +188,7 @@ def _by_influence(rows: Iterable[Row], reml: Row | None) -> list[Row]:
 
 def _provenance(answers: Mapping[str, pa.Table], packets: pa.Table, table_version: int | None) -> Row:
     sizes = wire_bytes(packets.select(OUTCOME_PACKET_SCHEMA.names).to_pydict())
-    used = sorted({statement.name for name in answers for statement in plan(name)})
+    used = sorted(statement.name for statement in plan(*answers))
     digests = {f"{name}.sql": hashlib.sha256((SQL_FOLDER / f"{name}.sql").read_bytes()).hexdigest() for name in used}
     return {
         "packets": packets.num_rows,

@@ -3,13 +3,17 @@
 Every file of sql/ says in its header what it reads, so the order of the statements is computed and never written down:
 a new synthesis is a new file. Header keys, one comment line each, continued on lines that begin with `--   `:
     -- NAME: the question it answers       NAME is the file's name
-    -- inputs: relations it reads          other files, or packets, t_crit, cohorts
+    -- inputs: relations it reads          other files, or packets, cohorts, or a table of data/: t_crit, chi2_crit
     -- output:, grain:, source:            columns and units; what a row is; where the formula is from
     -- answer: yes | no                    an answer for people, or a step on the way to one
-    -- cohorts: NAME                       (optional) the file that `cohorts` stands for under this answer
+    -- cohorts: NAMES                      (optional) the files whose rows `cohorts` has to hold for this answer
     -- repeat: NAME                        (optional) starts as NAME, then reads its own result until all is settled
 
-`cohorts`, the sets of effects that are pooled, lets leave-one-out use the one copy of each estimator that pooled uses.
+`cohorts`, the sets of effects that are pooled, lets leave-one-out use the one copy of each estimator that pooled uses:
+it holds the rows of every cohort file that some answer of the run asks for, each file with labels of its own.
+
+An answer has a column `address`, and each of its rows rests on packets of its own address alone: what nobody has
+deposited at since need not be computed again (pipelines/kept.py).
 """
 
 import difflib
@@ -22,14 +26,18 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+from pyarrow import csv
 
 from pipelines.shipped import shipped
+from pipelines.sql_engine import Connection, SqlEngine, engine_on
 from qis_connectors import address
 from qis_connectors.errors import QisError
 
 SQL_FOLDER = shipped("sql")
-BASE_RELATIONS = frozenset({"packets", "t_crit"})
-PLAIN_COHORTS = "every_packet"
+CONSTANTS = ("t_crit", "chi2_crit")
+"""Tables of data/: quantiles, which SQL has no function for."""
+PLAIN_COHORTS = ("every_packet",)
+_COHORT_COLUMNS = "address, metric_name, intervention_type, cohort, yi, vi"
 REQUIRED_KEYS = ("inputs", "output", "grain", "source", "answer")
 # Newton's method settles in about eight steps; Huber's takes forty where 45 % of the sites lie in one direction.
 MAX_STEPS = 100
@@ -50,14 +58,14 @@ class Statement:
     grain: str
     source: str
     answer: bool
-    cohorts: str | None
+    cohorts: tuple[str, ...]
     repeat: str | None
     text: str
 
-    def reads(self, cohorts: str) -> set[str]:
-        """The files this one reads where `cohorts` stands for the file of that name."""
-        named = {*self.inputs, *filter(None, [self.repeat])} - BASE_RELATIONS
-        return {cohorts if name == "cohorts" else name for name in named}
+    def reads(self, cohorts: Iterable[str]) -> set[str]:
+        """The files this one reads where `cohorts` holds the rows of the files of those names."""
+        named = {*self.inputs, *filter(None, [self.repeat])} - {"packets", *CONSTANTS}
+        return (named - {"cohorts"}).union(cohorts) if "cohorts" in named else named
 
 
 def parse(path: Path) -> Statement:
@@ -83,12 +91,12 @@ def parse(path: Path) -> Statement:
     return Statement(
         name=path.stem,
         title=header[path.stem],
-        inputs=tuple(name.strip() for name in header["inputs"].split(",")),
+        inputs=_names(header["inputs"]),
         output=header["output"],
         grain=header["grain"],
         source=header["source"],
         answer=header["answer"] == "yes",
-        cohorts=header.get("cohorts"),
+        cohorts=_names(header["cohorts"]) if "cohorts" in header else (),
         repeat=header.get("repeat"),
         text=text,
     )
@@ -102,7 +110,7 @@ def statements(folder: Path = SQL_FOLDER) -> dict[str, Statement]:
     """
     known = {path.stem: parse(path) for path in sorted(folder.glob("*.sql"))}
     for statement in known.values():
-        for name in sorted(statement.reads(statement.cohorts or PLAIN_COHORTS)):
+        for name in sorted(statement.reads(PLAIN_COHORTS).union(statement.cohorts)):
             if name not in known:
                 raise SynthesisError(f"{statement.name}.sql: unknown input{_nearest(name, known)}")
     return {name: known[name] for name in _ordered(known.values(), PLAIN_COHORTS)}
@@ -113,42 +121,42 @@ def answers() -> list[str]:
     return [name for name, statement in statements().items() if statement.answer]
 
 
-def plan(name: str) -> list[Statement]:
-    """`name` and all it reads, in the order they run; SynthesisError for a name that no file has."""
+def plan(*names: str) -> list[Statement]:
+    """The statements `names` and all they read, in the order they run; SynthesisError for a name that no file has."""
     known = statements()
-    if name not in known:
-        raise SynthesisError(f"no synthesis{_nearest(name, known)}")
-    cohorts = known[name].cohorts or PLAIN_COHORTS
-    needed: dict[str, Statement] = {}
-    unread = {name}
-    while unread:
-        step = known[unread.pop()]
-        needed[step.name] = step
-        unread |= step.reads(cohorts) - needed.keys()
-    return [known[step] for step in _ordered(needed.values(), cohorts)]
+    for name in names:
+        if name not in known:
+            raise SynthesisError(f"no synthesis{_nearest(name, known)}")
+    needed = dict.fromkeys(names)
+    while True:
+        cohorts = _cohorts(known[name] for name in needed)
+        reads = set().union(*(known[name].reads(cohorts) for name in needed))
+        if reads <= needed.keys():
+            return [known[name] for name in _ordered((known[name] for name in needed), cohorts)]
+        needed.update(dict.fromkeys(sorted(reads)))
 
 
-def synthesize(connection: duckdb.DuckDBPyConnection, names: Sequence[str] | None = None) -> dict[str, pa.Table]:
+def synthesize(connection: Connection, names: Sequence[str] | None = None) -> dict[str, pa.Table]:
     """The answers `names` (None: all of them) over the relation `packets` of `connection`, by name.
 
-    `packets` has a packet's columns and `address`: a registered Arrow table, or a view over the Delta table. The steps
-    stay behind as temporary tables of their own names. SynthesisError for an unknown name.
+    `packets` has a packet's columns and `address`: a registered Arrow table, or a view over the Delta table.
+    `connection` is DuckDB's, where the steps stay behind as temporary tables of their own names, or a Spark session.
+    SynthesisError for an unknown name.
     """
-    plans = {name: plan(name) for name in (answers() if names is None else names)}
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE t_crit AS "
-        "FROM read_csv(?, columns = {df: 'BIGINT', t975: 'DOUBLE', t95: 'DOUBLE'})",
-        [str(shipped("data/t_crit.csv"))],
-    )
-    found: dict[str, pa.Table] = {}
-    for name, steps in plans.items():
-        # Each answer runs its whole plan: the steps it shares with another mean other cohorts there.
-        for step in steps:
-            _run(connection, step)
-            if step.name == (steps[-1].cohorts or PLAIN_COHORTS):
-                connection.execute(f"CREATE OR REPLACE TEMP VIEW cohorts AS FROM {step.name}")
-        found[name] = connection.table(name).to_arrow_table()
-    return found
+    names = answers() if names is None else names
+    steps = plan(*names)
+    engine = engine_on(connection)
+    for name in CONSTANTS:
+        engine.bind(name, csv.read_csv(shipped(f"data/{name}.csv")))
+    cohorts = _cohorts(steps)
+    made: set[str] = set()
+    for step in steps:
+        _run(engine, step)
+        made.add(step.name)
+        if step.name in cohorts and made.issuperset(cohorts):
+            rows = " UNION ALL ".join(f"SELECT {_COHORT_COLUMNS} FROM {name}" for name in cohorts)
+            engine.define("cohorts", rows)
+    return {name: engine.table(name) for name in names}
 
 
 def synthesize_packets(packets: pa.Table, name: str = "pooled") -> pa.Table:
@@ -161,27 +169,35 @@ def synthesize_packets(packets: pa.Table, name: str = "pooled") -> pa.Table:
         return synthesize(connection, [name])[name]
 
 
-def _run(connection: duckdb.DuckDBPyConnection, statement: Statement) -> None:
-    """Makes the statement's relation, a temporary table of its name."""
-    create = f"CREATE OR REPLACE TEMP TABLE {statement.name} AS"
+def _run(engine: SqlEngine, statement: Statement) -> None:
+    """Makes the statement's relation, of its name."""
     if statement.repeat is None:
-        connection.execute(f"{create} {statement.text}")
+        engine.keep(statement.name, statement.text)
         return
-    connection.execute(f"{create} FROM {statement.repeat}")
-    unsettled = f"SELECT 1 FROM {statement.name} WHERE NOT settled LIMIT 1"
+    engine.keep(statement.name, f"SELECT * FROM {statement.repeat}")
     for _ in range(MAX_STEPS):
-        if not connection.execute(unsettled).fetchone():
+        if engine.is_settled(statement.name):
             return
-        connection.execute(f"{create} {statement.text}")
+        engine.step(statement.name, statement.text)
 
 
-def _ordered(known: Iterable[Statement], cohorts: str) -> list[str]:
-    graph = {statement.name: statement.reads(statement.cohorts or cohorts) for statement in known}
+def _cohorts(steps: Iterable[Statement]) -> tuple[str, ...]:
+    """The files whose rows `cohorts` holds where these statements run together."""
+    asked = {name for step in steps for name in step.cohorts}
+    return tuple(sorted(asked)) or PLAIN_COHORTS
+
+
+def _ordered(known: Iterable[Statement], cohorts: Sequence[str]) -> list[str]:
+    graph = {statement.name: sorted(statement.reads(cohorts)) for statement in known}
     try:
         return list(TopologicalSorter(graph).static_order())
     except CycleError as error:
         circle = " -> ".join(f"{name}.sql" for name in error.args[1])
         raise SynthesisError(f"{circle}: these files read one another in a circle") from None
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in listed.split(","))
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ A commit carries the router's store identity and the cursor it reached as a Delt
 and the place to go on from are one atomic write, and two writers that both read from the same place cannot both win.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -27,16 +28,48 @@ class WriteConflictError(QisError):
 
 
 class PacketTable:
-    """One snapshot of the table at `path`; `create` allows that there is none yet."""
+    """One snapshot of the table at `path`: its newest, or the one that stood `as_of` a version or a time (UTC where it
+    names no zone); `create` allows that there is none yet."""
 
-    def __init__(self, path: Path, *, create: bool = False) -> None:
+    def __init__(self, path: Path, *, create: bool = False, as_of: int | datetime | None = None) -> None:
         self.path = path
-        self._table = None if create and not path.exists() else _open(path)
+        self._table = None if create and not path.exists() else _open(path, as_of)
 
     @property
     def version(self) -> int | None:
         """The Delta version of this snapshot; None before the first append."""
         return None if self._table is None else self._table.version()
+
+    @property
+    def id(self) -> str | None:
+        """What Delta calls this table, whatever its path; None before the first append."""
+        return None if self._table is None else str(self._table.metadata().id)
+
+    @property
+    def files(self) -> list[str]:
+        """The Parquet files of this snapshot."""
+        return [] if self._table is None else self._table.file_uris()
+
+    def addresses_since(self, version: int) -> list[str] | None:
+        """The addresses that packets were added at after `version` of this table.
+
+        None where that cannot be told: files were rewritten or taken away since, or that version is no longer known.
+        """
+        try:
+            before = set(DeltaTable(self.path, version=version).file_uris())
+        except (DeltaError, OSError):
+            return None
+        now = set(self.files)
+        if before - now:
+            return None
+        if not now - before:
+            return []
+        with duckdb.connect() as connection:
+            added = connection.sql(
+                "SELECT DISTINCT address FROM read_parquet($files) ORDER BY address",
+                params={"files": sorted(now - before)},
+            )
+            return [str(address) for (address,) in added.fetchall()]
 
     def cursor(self, source: str) -> int | None:
         """How far `source` had been read; None: not at all."""
@@ -61,8 +94,7 @@ class PacketTable:
 
     def relation(self, connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
         """The snapshot as a DuckDB relation with the columns of PACKET_TABLE_SCHEMA, in that order."""
-        files = self._table.file_uris() if self._table else []
-        if not files:
+        if not (files := self.files):
             return connection.from_arrow(PACKET_TABLE_SCHEMA.empty_table())
         # The folder name carries the partition column, and DuckDB would guess a number or a date from it.
         return connection.sql(
@@ -72,11 +104,16 @@ class PacketTable:
         )
 
 
-def _open(path: Path) -> DeltaTable:
+def _open(path: Path, as_of: int | datetime | None) -> DeltaTable:
     if not DeltaTable.is_deltatable(str(path)):
         raise PacketTableError(f"no packet table at {path}; qis accumulate makes one")
     try:
         table = DeltaTable(path)
+        if as_of is not None:
+            first, newest = 0, table.version()
+            if isinstance(as_of, int) and not first <= as_of <= newest:
+                raise PacketTableError(f"packet table {path} has versions {first} to {newest}, not {as_of}")
+            table.load_as_version(as_of if isinstance(as_of, int) or as_of.tzinfo else as_of.replace(tzinfo=UTC))
     except DeltaError as error:
         raise PacketTableError(f"packet table {path} cannot be opened: {str(error).splitlines()[0]}") from None
     missing = set(PACKET_TABLE_SCHEMA.names) - {field.name for field in table.schema().fields}

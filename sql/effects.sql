@@ -2,22 +2,24 @@
 -- inputs: packets
 -- output: yi, the effect (metric_delta) on metric_name's scale; vi, its sampling variance (metric_stderr
 --   squared), NULL where the packet carries no usable standard error: it then counts in the unweighted
---   answers only; ni, the records behind it (sample_count)
--- grain: one distinct packet at one address; a packet sent twice is one packet; an effect that is no number
---   is left out
+--   answers only; ni, the records behind it (sample_count); timestamp_utc, Unix epoch in ms
+-- grain: one packet_id of one node at one address: the latest valid packet of that id. A packet sent twice is
+--   one packet; one whose effect is no number is not valid
 -- source: Hedges & Olkin (1985), Statistical Methods for Meta-Analysis, ch. 5: the pair (effect, sampling
 --   variance)
 -- answer: no
-WITH deposited AS (
+WITH latest AS (
     SELECT
         address, metric_name, intervention_type, node_id, packet_id,
-        CAST(any_value(metric_delta) AS DOUBLE) AS yi,
-        CAST(any_value(metric_stderr) AS DOUBLE) AS standard_error,
-        CAST(any_value(sample_count) AS BIGINT) AS ni
+        max_by(CAST(metric_delta AS DOUBLE), timestamp_utc) AS yi,
+        max_by(coalesce(CAST(metric_stderr AS DOUBLE), 0e0), timestamp_utc) AS standard_error,
+        max_by(coalesce(CAST(sample_count AS BIGINT), 0), timestamp_utc) AS records,
+        max(timestamp_utc) AS timestamp_utc
     FROM packets
+    -- Both engines order NaN above infinity, so "below infinity" is the finiteness test that both have.
+    WHERE abs(CAST(metric_delta AS DOUBLE)) < CAST('Infinity' AS DOUBLE)
     GROUP BY address, metric_name, intervention_type, node_id, packet_id
 )
--- Both engines order NaN above infinity, so "below infinity" is the finiteness test that both have.
 SELECT
     address, metric_name, intervention_type, node_id, packet_id, yi,
     CASE
@@ -26,6 +28,6 @@ SELECT
             AND standard_error * standard_error < CAST('Infinity' AS DOUBLE)
         THEN standard_error * standard_error
     END AS vi,
-    ni
-FROM deposited
-WHERE abs(yi) < CAST('Infinity' AS DOUBLE)
+    nullif(records, 0) AS ni,
+    timestamp_utc
+FROM latest

@@ -1,7 +1,6 @@
 -- every_packet: which effects are pooled together?
 -- inputs: effects
--- output: cohort, the label of the set ('' here: there is one set a key); yi, vi: effect and sampling
---   variance
+-- output: cohort, the label of the set, '': here there is one set a key; yi, vi: effect and sampling variance
 -- grain: one packet with a variance, in the one cohort of its (address, metric_name, intervention_type)
 -- source: none; this is the plain set, nothing weighted down
 -- answer: no

@@ -12,7 +12,7 @@ SELECT
     node_id AS left_out, packet_id, k, estimate, se, tau2, ci_lb, ci_ub
 FROM estimates
 JOIN (
-    SELECT address, metric_name, intervention_type, packet_id AS cohort, packet_id, node_id
+    SELECT address, metric_name, intervention_type, 'without ' || packet_id AS cohort, packet_id, node_id
     FROM effects
 ) AS stays_out USING (address, metric_name, intervention_type, cohort)
 ORDER BY address, metric_name, intervention_type, method, left_out, packet_id

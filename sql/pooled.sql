@@ -19,6 +19,7 @@ WITH intervals AS (
         sqrt(tau2 + se * se) AS next_site_sd
     FROM estimates
     LEFT JOIN t_quantiles ON df = k - 1
+    WHERE cohort = ''
 )
 SELECT
     address, metric_name, intervention_type, method, k, estimate, se, ci_lb, ci_ub, tau2, q, i2,

@@ -1,9 +1,9 @@
 -- robust: what is the answer if some sites lie?
--- inputs: effects, scale, huber, capped_weights
+-- inputs: effects, scale, huber, capped_weights, median_of_means
 -- output: k, every packet; median, trimmed_10 (mean without the lowest and highest floor(k / 10)),
 --   winsorised_10 (mean with those set to the nearest that stays), weighted_median_capped (lower weighted
---   median with capped_weights; NULL where no packet has a standard error), huber, mad; all on metric_name's
---   scale, all but weighted_median_capped one packet one vote
+--   median with capped_weights; NULL where no packet has a standard error), huber, mad, median_of_means; all on
+--   metric_name's scale, all but weighted_median_capped one packet one vote
 -- grain: one (address, metric_name, intervention_type)
 -- source: Wilcox (2012), Introduction to Robust Estimation, ch. 3; weighted median: Edgeworth (1888), Phil
 --   Mag 25:184
@@ -51,9 +51,11 @@ SELECT
     (kept_sum + tail * (lowest_kept + highest_kept)) / (kept + 2 * tail) AS winsorised_10,
     weighted_median_capped,
     huber,
-    mad
+    mad,
+    median_of_means
 FROM scale
 JOIN trimmed USING (address, metric_name, intervention_type)
+JOIN median_of_means USING (address, metric_name, intervention_type)
 LEFT JOIN weighted_median USING (address, metric_name, intervention_type)
 LEFT JOIN (
     SELECT address, metric_name, intervention_type, huber FROM huber WHERE settled

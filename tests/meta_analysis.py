@@ -1,12 +1,16 @@
 """The four classic data sets as packets, and the answers to them, for the tests of sql/."""
 
 import csv
+import json
 import math
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pytest
 
+from pipelines.bcg import trials
+from pipelines.effects import log_risk_ratio
 from pipelines.synthesize import synthesize
 
 GROUND_TRUTH = Path(__file__).parent / "ground_truth"
@@ -38,8 +42,21 @@ def rows(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def packets(effects, *, address="test/x", metric="log_risk_ratio", intervention="drug", real=None) -> pa.Table:
-    """Packets from (effect, standard error or None[, sample count]) tuples, node and packet numbered from 0."""
+def packets(
+    effects,
+    *,
+    address="test/x",
+    metric="log_risk_ratio",
+    intervention="drug",
+    real=None,
+    times=None,
+    contexts=None,
+    likelihoods=None,
+) -> pa.Table:
+    """Packets from (effect, standard error or None[, sample count]) tuples, node and packet numbered from 0.
+
+    `times` (ms; else their numbers), `contexts` (dicts) and `likelihoods` (lists): one a packet.
+    """
     real = real or pa.float64()
     names = [f"{address} {metric} {intervention} {number}" for number in range(len(effects))]
     return pa.table(
@@ -52,6 +69,11 @@ def packets(effects, *, address="test/x", metric="log_risk_ratio", intervention=
             "metric_delta": pa.array([float(effect[0]) for effect in effects], pa.float64()).cast(real),
             "metric_stderr": pa.array([effect[1] for effect in effects], pa.float64()).cast(real),
             "sample_count": pa.array([(*effect, 100)[2] for effect in effects], pa.int32()),
+            "timestamp_utc": pa.array(times or range(len(effects)), pa.int64()),
+            "context": pa.array(
+                [json.dumps(one) for one in contexts] if contexts else [None] * len(effects), pa.string()
+            ),
+            "likelihood": pa.array(likelihoods or [None] * len(effects), pa.list_(real)),
         }
     )
 
@@ -73,3 +95,29 @@ def run(table: pa.Table, *names: str) -> dict[str, list[dict]]:
 
 def pooled(table: pa.Table) -> dict[str, dict]:
     return {row["method"]: row for row in run(table, "pooled")["pooled"]}
+
+
+def bcg(which=bool) -> pa.Table:
+    """The thirteen BCG trials with all that a packet may carry: year, context, cells, a log-likelihood on 16 points."""
+    effects, times, contexts, likelihoods, names = [], [], [], [], []
+    for trial in filter(which, trials().values()):
+        a, b, c, d = trial.cells.counts()
+        effect, stderr = log_risk_ratio(trial.cells)
+        effects.append((effect, stderr, a + b + c + d))
+        times.append(trial.year)
+        contexts.append({"latitude": trial.latitude, "allocation": trial.allocation, "cells": [a, b, c, d]})
+        likelihoods.append([-((6 * at / 15 - 3 - effect) ** 2) / (2 * stderr**2) for at in range(16)])
+        names.append(trial.site)
+    table = packets(effects, times=times, contexts=contexts, likelihoods=likelihoods)
+    return table.set_column(table.column_names.index("node_id"), "node_id", pa.array(names))
+
+
+def assert_alike(found: list[dict], wanted: list[dict], rel=1e-12) -> None:
+    """Row by row, floats to `rel` (engines and threads add up in orders of their own), all else exactly."""
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.keys() == other.keys()
+        for column, value in other.items():
+            assert one[column] == (pytest.approx(value, rel=rel, abs=1e-13) if isinstance(value, float) else value), (
+                column
+            )

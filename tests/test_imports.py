@@ -29,7 +29,7 @@ ONLY_IN = {
     "dagster": ("dagster_project",),
     "deltalake": ("qis_connectors.delta",),
     "duckdb": ("qis_connectors.duckdb", "qis_connectors.delta", "pipelines."),
-    "pyspark": ("qis_connectors.spark", "pipelines.engine"),
+    "pyspark": ("qis_connectors.spark", "pipelines.engine", "pipelines.sql_engine"),
     "apsw": ("qis_connectors.router.",),
     "typer": ("pipelines.cli",),
     "prometheus_client": ("qis_connectors.router.metrics",),

@@ -1,0 +1,35 @@
+"""docs/answers.md: what can be asked, from the headers of sql/. `make docs` writes it, and a test holds it to them."""
+
+from pipelines.shipped import shipped
+from pipelines.synthesize import Statement, answers, plan, statements
+
+HEAD = """# Answers
+
+Each is one file of [sql/](../sql), asked for by its name: `qis synthesize pooled --table my-packets`. This page is made
+from their headers by `make docs`.
+"""
+
+
+def markdown() -> str:
+    """The page: a table of the questions, then what each answer says."""
+    known = statements()
+    found = [known[name] for name in sorted(answers())]
+    table = ["| answer | question |", "|---|---|", *(f"| [`{one.name}`](#{one.name}) | {one.title} |" for one in found)]
+    return "\n".join([HEAD, *table, *map(_section, found)]) + "\n"
+
+
+def _section(statement: Statement) -> str:
+    steps = ", ".join(f"[{step.name}](../sql/{step.name}.sql)" for step in plan(statement.name)[:-1])
+    return f"""
+## {statement.name}
+
+{statement.title[0].upper()}{statement.title[1:]} ([{statement.name}.sql](../sql/{statement.name}.sql))
+
+- A row is {statement.grain}.
+- It says {statement.output}.
+- Source: {statement.source}.
+- Made of {steps or "the packets themselves"}."""
+
+
+if __name__ == "__main__":
+    (shipped("sql").parent / "docs" / "answers.md").write_text(markdown(), encoding="utf-8")
