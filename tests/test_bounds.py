@@ -26,7 +26,7 @@ NO_STREAMS = {"DoPut": 0, "DoGet": 0, "DoExchange": 0}
 SMALL_WINDOW = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535)]
 """Of a client: or gRPC takes megabytes for a reader that has stopped."""
 
-STEP_MB = 50
+STEP_MB = 12
 """What a reader that has stopped may hold."""
 
 

@@ -81,15 +81,17 @@ class RouterCollector(Collector):
         yield _histogram("qis_read_seconds", "a DoGet from end to end", self._status.calls.seconds("DoGet"))
 
     def _store(self) -> Iterator[Metric]:
-        holdings = self._status.holdings()
+        status = self._status
+        holdings = status.holdings()
         for name, text, value in (
             ("qis_store_packets", "packets stored", holdings.packets),
             ("qis_store_addresses", "addresses that hold packets", holdings.addresses),
-            ("qis_store_disk_bytes", "bytes of the store's files", self._status.disk_bytes()),
+            ("qis_store_disk_bytes", "bytes of the store's files", status.disk_bytes()),
+            ("qis_store_damaged_records", "records found damaged, whose packets are not handed out", status.damaged()),
             ("qis_head_cursor", "cursor of the newest packet", holdings.head),
         ):
             yield GaugeMetricFamily(name, text, value)
-        identity = {"version": version("qis-connectors"), "store": self._status.log.store.identity}
+        identity = {"version": version("qis-connectors"), "store": status.log.store.identity}
         yield InfoMetricFamily("qis_router", "which router this is", identity)
 
 

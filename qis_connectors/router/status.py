@@ -17,6 +17,9 @@ from qis_connectors.router.traffic import Traffic
 from qis_connectors.router.view import View
 
 
+RECOUNT_SECONDS = 60.0
+
+
 @dataclass(frozen=True)
 class Holdings:
     """What the store holds, as of the cursor `head`; `bytes` are those of the packets."""
@@ -38,11 +41,13 @@ class Status:
         self.in_flight = InFlight()
         self._began = monotonic()
         self._holdings = Holdings(-1, 0, 0, 0)
+        self._counted = self._began
 
     def holdings(self) -> Holdings:
-        """Counted anew only where something was stored since."""
+        """Counted anew where something was stored since, or may have been let go."""
         head, known = self.log.head, self._holdings
-        if known.head != head:
+        if known.head != head or monotonic() - self._counted > RECOUNT_SECONDS:
+            self._counted = monotonic()
             found = View(self.log, Pattern("*")).summaries()
             packets, size = sum(one.packets for one in found), sum(one.bytes for one in found)
             known = self._holdings = Holdings(head, packets, len(found), size)
@@ -51,6 +56,10 @@ class Status:
     def disk_bytes(self) -> int:
         """Of all files in the store's folder, those of open transactions too."""
         return sum(_sizes(self.log.store.folder))
+
+    def damaged(self) -> int:
+        """Records that were read since the router began and are not what was written."""
+        return self.log.store.packs.damaged
 
     def stats(self) -> dict[str, Any]:
         """The body of the `stats` action."""
@@ -65,6 +74,7 @@ class Status:
             "addresses": holdings.addresses,
             "bytes": holdings.bytes,
             "disk_bytes": self.disk_bytes(),
+            "damaged_records": self.damaged(),
             "uptime_seconds": round(monotonic() - self._began, 1),
             "streams": self.calls.open(),
             "queued_batches": total.batches - total.answered_batches,
