@@ -16,7 +16,6 @@ from qis_connectors.router.refusals import Refusals
 from qis_connectors.router.traffic import Traffic
 from qis_connectors.router.view import View
 
-
 RECOUNT_SECONDS = 60.0
 
 
