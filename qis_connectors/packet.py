@@ -95,8 +95,8 @@ def complete_validated(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=OUTCOME_PACKET_SCHEMA)
 
 
-def validate(batch: pa.RecordBatch) -> None:
-    """PacketError where the batch's buffers contradict each other: any kernel would crash the process on them."""
+def validate(batch: pa.RecordBatch | pa.Table) -> None:
+    """PacketError where its buffers contradict each other: any kernel would crash the process on them."""
     try:
         batch.validate(full=True)
     except pa.ArrowException as error:

@@ -23,7 +23,7 @@ class Stream(Protocol):
 class Deposit:
     """`problem` is the domain and problem type its packets must have, None where they are complete and checked.
 
-    The packets are valid Arrow all the same: what is not, no kernel may touch.
+    Until they are checked no kernel may touch them: their buffers may contradict each other.
     """
 
     address: str
@@ -69,6 +69,9 @@ def _complete(deposits: Sequence[Deposit]) -> pa.RecordBatch:
     batches = []
     for _, alike in groupby(deposits, lambda deposit: (deposit.problem is None, len(deposit.packets.schema))):
         run = list(alike)
+        if run[0].problem is not None:
+            # All at once: every call into Arrow lets go of the interpreter, and dozens of threads wait for it.
+            packet.validate(pa.Table.from_batches([deposit.packets for deposit in run]))
         whole = _concatenated([deposit.packets for deposit in run])
         if run[0].problem is not None:
             whole = packet.complete_validated(whole)

@@ -102,7 +102,6 @@ def _receive_next(prepare: Prepare, reader: flight.MetadataRecordBatchReader, ac
 
 def _deposit(name: str, batch: pa.RecordBatch, size: int, problem: tuple[str, ...], acks: Acks) -> Deposit:
     if batch.num_rows <= TOGETHER_ROWS and batch.schema in (INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA):
-        packet.validate(batch)
         return Deposit(name, batch, size, acks.put, problem, acks)
     packets = packet.complete(batch)
     check_problem(packets, problem)
