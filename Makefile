@@ -33,8 +33,8 @@ demo: install  ## the BCG loop end to end, as the Dagster assets run it; results
 ui: install  ## the Dagster page on the same pipeline and the same data
 	@$(BIN)/python -m dagster_project.ui --out $(OUT)
 
-test: install  ## every test but the long ones
-	@$(BIN)/pytest
+test: install  ## every test but the long ones, on all cores
+	@$(BIN)/pytest -n auto
 
 faults: install  ## the long tests: kills, floods, mutated messages, every synthesis on Spark
 	@$(BIN)/pytest -m slow

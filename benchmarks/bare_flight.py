@@ -12,13 +12,11 @@ json        the same packets over HTTP
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from pyarrow import flight
 
-from qis_connectors.router import Router
-from qis_connectors.router.log import PacketLog
+from qis_connectors.router import Router, log
 
 _ACK = b'{"stored": 1, "duplicates": 0, "cursor": 1}'
 
@@ -51,21 +49,6 @@ class Bare(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships no t
         return flight.RecordBatchStream(pa.Table.from_batches(self._batches))
 
 
-def _ungroup() -> None:
-    together = PacketLog._next_group
-
-    def alone(self: PacketLog) -> list[Any]:
-        with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._is_stopped)
-            rest, self._queue = self._queue[1:], self._queue[:1]
-        group = together(self)
-        with self._changed:
-            self._queue[:0] = rest
-        return group
-
-    PacketLog._next_group = alone  # type: ignore[method-assign]
-
-
 def main() -> None:
     kind, folder = sys.argv[1], Path(sys.argv[2])
     if kind == "json":
@@ -74,7 +57,7 @@ def main() -> None:
         serve()
         return
     if kind == "ungrouped":
-        _ungroup()
+        log.GROUP_ROWS = 1
     if kind in ("router", "ungrouped"):
         router = Router(folder, "grpc://127.0.0.1:0")
         sys.stdout.write(router.url + "\n")
