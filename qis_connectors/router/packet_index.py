@@ -75,10 +75,12 @@ class PacketIndex:
     def numbers(self) -> set[int]:
         return {int(path.stem) for path in self._folder.glob("*.ids")}
 
-    def drop(self, numbers: Iterable[int]) -> None:
-        """Delete runs that are not in use."""
-        for number in numbers:
+    def drop_unused(self) -> None:
+        """Delete what a crash, or a commit that failed, has left."""
+        for number in self.numbers() - {run.number for run in self.runs}:
             self._path(number).unlink()
+        for draft in self._folder.glob("*.draft"):
+            draft.unlink()
 
     def new(self, packed: bytes) -> "np.typing.NDArray[np.bool_] | None":
         """Which of these ids are new, of equal ones the first; None: all of them."""

@@ -121,7 +121,7 @@ class Store:
     def _drop_unused(self) -> None:
         """What was written, or was to be deleted, when a crash came before the catalogue could say so."""
         self.packs.drop(self.packs.numbers() - set(self.catalogue.packs()))
-        self.index.drop(self.index.numbers() - {run.number for run in self.index.runs})
+        self.index.drop_unused()
 
 
 def _lock(folder: Path) -> int:
