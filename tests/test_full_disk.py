@@ -22,11 +22,11 @@ FULL = "the router cannot store packets: the disk is full"
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 24 MB of its own."""
+    """A disk of 64 MB of its own."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], capture_output=True, text=True, check=False
     )
     if mounted.returncode:
         pytest.skip(f"cannot mount a small disk: {mounted.stderr.strip()}")
