@@ -1,4 +1,4 @@
-"""What a power failure may leave of a folder. Only what was fsynced is sure to be there: a kill -9 proves nothing of that.
+"""What a power failure may leave of a folder: only what was fsynced is sure to be there. A kill -9 proves none of it.
 
 Every fsync of this process under the folder is recorded where it leaves the process: os.fsync, os.fdatasync, and for
 SQLite a VFS between it and the disk. A file is as its last fsync found it, a folder has the names that its own last
@@ -54,7 +54,7 @@ class Disk:
         """What a failure of the power would leave now; with `chance`, torn."""
         found: Image = {}
         with self.lock:
-            self._add(found, "", self._root, _inode(os.stat(self._root)), chance)
+            self._add(found, "", self._root, _inode(Path(self._root).stat()), chance)
         return found
 
     def sync(self, path: str, call: Callable[[], object]) -> None:
@@ -66,7 +66,7 @@ class Disk:
 
     def _around(self, call: Callable[[int], None]) -> Callable[[int], None]:
         def recorded(descriptor: int) -> None:
-            path = os.readlink(f"/proc/self/fd/{descriptor}")
+            path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
             if path.startswith(self._root):
                 self.sync(path, lambda: call(descriptor))
             else:
@@ -102,7 +102,8 @@ class Disk:
 
     def _add(self, image: Image, name: str, path: str, inode: Inode, chance: Random | None) -> None:
         """`path` is where the file or the folder is now, if it is there still."""
-        is_there = os.path.exists(path) and _inode(os.stat(path)) == inode
+        found = _stat(path)
+        is_there = found is not None and _inode(found) == inode
         if inode[2]:
             image[name] = None
             history = self._names.get(inode, [{}])
@@ -148,13 +149,11 @@ class _File(apsw.VFSFile):
         self._disk = disk
         self._path = name.filename() if isinstance(name, apsw.URIFilename) else name
         # SQLite's os_unix.c: the first fsync of a journal that it has made takes in the journal's folder.
-        self._is_new = bool(flags[0] & _JOURNALS) and not os.path.exists(self._path)
+        self._is_new = bool(flags[0] & _JOURNALS) and not Path(self._path).exists()
         super().__init__("cksmvfs", name, flags)
 
     def xSync(self, flags):  # noqa: N802
         call = super().xSync
-        if not self._path:
-            return call(flags)
         self._disk.sync(self._path, lambda: call(flags))
         if self._is_new:
             self._disk.sync(str(Path(self._path).parent), lambda: None)
@@ -172,12 +171,12 @@ def _inode(found: os.stat_result) -> Inode:
 
 def _listing(folder: Path) -> dict[str, Inode]:
     with os.scandir(folder) as entries:
-        return {entry.name: _inode(found) for entry in entries if (found := _stat(entry))}
+        return {entry.name: _inode(found) for entry in entries if (found := _stat(entry.path))}
 
 
-def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
+def _stat(path: str) -> os.stat_result | None:
     try:
-        return os.stat(entry.path)
+        return Path(path).stat()
     except FileNotFoundError:  # SQLite's, just now
         return None
 

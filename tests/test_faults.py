@@ -181,7 +181,8 @@ def until_gone():
     try:
         yield
     except (QisError, flight.FlightError, pa.ArrowException) as error:
-        assert "the router" not in str(error)
+        if "the router" in str(error):
+            raise
 
 
 def keys(packets):
@@ -243,7 +244,7 @@ def test_thirty_kills_lose_and_repeat_nothing(routers, packets):
 def test_a_deposit_whose_acknowledgement_was_lost_is_stored_once(routers, packets):
     for at in range(2):
         routers.start(is_mute=True)
-        with RouterClient(routers.url()) as client, pytest.raises(QisError, match="^cannot reach router"):
+        with RouterClient(routers.url()) as client, pytest.raises(QisError, match=r"^cannot reach router"):
             client.deposit(packets(3 + at))
         routers.ended()
     routers.start()

@@ -11,12 +11,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
-from hypothesis.stateful import run_state_machine_as_test as run
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
 
 from qis_connectors import filters, packet
 from qis_connectors.address import Pattern
-from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
 from qis_connectors.receipt import Receipt
 from qis_connectors.request import Request
 from qis_connectors.router import journal, packet_index, packing, packs, view
@@ -69,9 +67,6 @@ class Log(RuleBasedStateMachine):
     def cursor_watched(self):
         return self.watched[-1][0] if self.watched else 0
 
-    def batch(self, start, rows):
-        return packet.complete(BATCH(rows, start))
-
     def expect(self, parts):
         """What is new of (address, start, rows), by cursor."""
         new = []
@@ -90,7 +85,7 @@ class Log(RuleBasedStateMachine):
     def deposit(self, given):
         address, start, rows = given
         answer = Future()
-        self.log.append(address, self.batch(start, rows), answer.set_result)
+        self.log.append(address, self.batch(rows, start), answer.set_result)
         self.take(self.expect([given]), answer.result(timeout=20), rows)
 
     @rule(target=transactions)
@@ -103,7 +98,7 @@ class Log(RuleBasedStateMachine):
     def stage(self, name, given):
         address, start, rows = given
         answer = Future()
-        self.transactions_of_log.stream(name, address)(self.batch(start, rows), answer.set_result)
+        self.transactions_of_log.stream(name, address)(self.batch(rows, start), answer.set_result)
         assert answer.result() == Receipt(staged=rows)
         self.staged[name].append(given)
 
@@ -187,30 +182,27 @@ def rows_of(found):
     return [row for batch, _ in found for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)]
 
 
-def check(examples, steps, *, derandomize):
-    given = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
-    run(Log, settings=settings(max_examples=examples, stateful_step_count=steps, derandomize=derandomize, **given))
-
-
 @pytest.fixture
-def model(packets, monkeypatch):
-    """The machine's packets: their times and counts tell one from the other."""
-
-    def batch(rows, start):
+def check(packets):
+    def batch(self, rows, start):  # noqa: ARG001
+        """Their times and counts tell one from the other."""
+        counts = pa.array(range(100 + start, 100 + start + rows), pa.int32())
         table = packets(rows, start)
-        column = pa.array(range(100 + start, 100 + start + rows), pa.int32())
-        place = OUTCOME_PACKET_SCHEMA.get_field_index("sample_count")
-        return table.set_column(place, "sample_count", column).to_batches()[0]
+        table = table.set_column(table.schema.get_field_index("sample_count"), "sample_count", counts)
+        return packet.complete(table.to_batches()[0])
 
-    monkeypatch.setitem(globals(), "BATCH", batch)
+    def run(examples, steps, *, is_random):
+        given = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
+        wanted = settings(max_examples=examples, stateful_step_count=steps, derandomize=not is_random, **given)
+        run_state_machine_as_test(type("OurLog", (Log,), {"batch": batch}), settings=wanted)
+
+    return run
 
 
-@pytest.mark.usefixtures("model")
-def test_the_log_does_what_its_model_does():
-    check(examples=30, steps=40, derandomize=True)
+def test_the_log_does_what_its_model_does(check):
+    check(examples=20, steps=40, is_random=False)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("model")
-def test_the_log_does_what_its_model_does_for_minutes():
-    check(examples=400, steps=60, derandomize=False)
+def test_the_log_does_what_its_model_does_for_minutes(check):
+    check(examples=400, steps=60, is_random=True)
