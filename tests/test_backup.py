@@ -40,6 +40,16 @@ def test_everything_acknowledged_before_it_began_is_in_it(router, packets, tmp_p
         thread.join()
 
 
+def test_a_store_without_its_catalogue_keeps_its_packs(tmp_path, packets):
+    with Router(tmp_path / "store", "grpc://127.0.0.1:0") as router, RouterClient(router.url) as client:
+        client.deposit(packets(3))
+    (tmp_path / "store" / "catalogue.db").unlink()
+    with pytest.raises(StoreError, match=r"has lost its catalogue, which a router on it makes anew: start one first$"):
+        backup(tmp_path / "store", tmp_path / "out")
+    with Router(tmp_path / "store", "grpc://127.0.0.1:0") as router, RouterClient(router.url) as client:
+        assert client.read("*").table.num_rows == 3
+
+
 @pytest.mark.usefixtures("router")
 def test_what_cannot_be_backed_up_is_one_line(tmp_path):
     (tmp_path / "there").mkdir()

@@ -11,6 +11,7 @@ from qis_connectors.address import Pattern
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
 from qis_connectors.receipt import Receipt
 from qis_connectors.router import record
+from qis_connectors.router.catalogue import Catalogue
 from qis_connectors.router.journal import Journal
 from qis_connectors.router.log import PacketLog
 from qis_connectors.router.reading import read
@@ -184,6 +185,29 @@ def test_what_can_be_made_anew_is(packed, packets, gone):
     assert append(log, packets(7)) == Receipt(0, 7, 63)
     assert [row["timestamp_utc"] % 30 // 10 for row in rows_of(log, ADDRESSES[2])] == [1] * 21  # all that are its own
     log.close()
+
+
+def test_a_crash_while_the_catalogue_is_made_anew_loses_nothing(packed, tmp_path, monkeypatch):
+    folder, rows = packed
+    (folder / "catalogue.db").unlink()
+    add, copies = Catalogue.add, []
+
+    def copy_and_add(*given):
+        copies.append(shutil.copytree(folder, tmp_path / f"copy-{len(copies)}"))
+        add(*given)
+
+    monkeypatch.setattr(Catalogue, "add", copy_and_add)
+    PacketLog(folder).close()
+    monkeypatch.undo()
+    assert [reopened(copy) for copy in copies] == [rows] * 3
+
+
+def test_a_pack_that_is_gone_costs_what_was_in_it(packed, caplog):
+    folder, rows = packed
+    sorted((folder / "packs").iterdir())[0].unlink()
+    assert reopened(folder) == rows[21:]
+    assert "a pack is damaged or gone" in caplog.text
+    assert reopened(folder) == rows[21:]
 
 
 def test_what_a_merge_left_behind_is_not_read_twice(packed, packets):

@@ -9,6 +9,7 @@ from qis_connectors.address import Pattern
 from qis_connectors.receipt import Receipt
 from qis_connectors.router.chunk import CURSOR, SPAN
 from qis_connectors.router.log import PacketLog
+from qis_connectors.router.packet_index import PacketIndex
 from qis_connectors.router.reading import read
 from qis_connectors.router.store import StoreError
 from qis_connectors.router.tail import due_for_merge
@@ -48,6 +49,22 @@ def test_a_packet_is_stored_once_within_a_batch_and_across_batches(log, packets)
     assert append(log, three) == [Receipt(0, 3, 3)]
     assert append(log, packets(5)) == [Receipt(2, 3, 5)]
     assert times(batches_of(log)) == [0, 1, 2, 3, 4]
+
+
+def test_an_id_that_goes_into_a_run_while_it_is_looked_for_is_known(tmp_path, monkeypatch):
+    index, ids = PacketIndex(tmp_path, []), bytes(range(48))
+    index.add(ids)
+    index.freeze()
+    run, look = index.write_frozen(1), index._known
+
+    def look_and_forget(packed):
+        known = look(packed)
+        index.use(run)
+        index.forget_frozen()
+        return known
+
+    monkeypatch.setattr(index, "_known", look_and_forget)
+    assert not index.new(ids).any()
 
 
 def test_reopening_keeps_packets_cursor_and_identity(tmp_path, packets):

@@ -28,6 +28,8 @@ def backup(store: Path, out: Path, copied: Callable[[int], None] = lambda _: Non
     """
     if not (store / "store.json").exists():
         raise StoreError(f"{store} holds no packet store")
+    if not (store / "catalogue.db").exists():  # opening it would make one, in which nothing is
+        raise StoreError(f"{store} has lost its catalogue, which a router on it makes anew: start one first")
     if out.exists():
         raise StoreError(f"{out} exists already; a backup goes to a folder of its own")
     draft = out.with_name(f"{out.name}.draft")

@@ -119,7 +119,8 @@ class Journal:
         path = self._folder / f"{self._number:08}.journal"
         file = JournalFile(path, os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         try:
-            os.pwrite(file.descriptor, bytes(FILE_BYTES), 0)
+            if os.pwrite(file.descriptor, bytes(FILE_BYTES), 0) < FILE_BYTES:
+                raise OSError(errno.ENOSPC, "no room for a file of the journal")  # what there is, packing needs
             os.fsync(file.descriptor)
             sync_folder(self._folder)
         except OSError:

@@ -75,22 +75,25 @@ class PacketIndex:
     def numbers(self) -> set[int]:
         return {int(path.stem) for path in self._folder.glob("*.ids")}
 
-    def drop(self, numbers: Iterable[int]) -> None:
-        """Delete runs that are not in use."""
-        for number in numbers:
+    def drop_unused(self) -> None:
+        """Delete what a crash, or a commit that failed, has left."""
+        for number in self.numbers() - {run.number for run in self.runs}:
             self._path(number).unlink()
+        for draft in self._folder.glob("*.draft"):
+            draft.unlink()
 
     def new(self, packed: bytes) -> "np.typing.NDArray[np.bool_] | None":
         """Which of these ids are new, of equal ones the first; None: all of them."""
         ids = split(packed)
         fresh = set(ids)
+        frozen = self._frozen  # before the runs: what is forgotten meanwhile is in one of them
         known = self._known(packed)
-        is_disjoint = self._recent.isdisjoint(fresh) and self._frozen.isdisjoint(fresh)
+        is_disjoint = self._recent.isdisjoint(fresh) and frozen.isdisjoint(fresh)
         if len(fresh) == len(ids) and is_disjoint and known is None:
             return None
         is_new = np.ones(len(ids), np.bool_) if known is None else ~known
         for row, one in enumerate(ids):
-            if one in fresh and one not in self._recent and one not in self._frozen:
+            if one in fresh and one not in self._recent and one not in frozen:
                 fresh.remove(one)
             else:
                 is_new[row] = False

@@ -122,13 +122,16 @@ class Packer:
 
     @contextmanager
     def _writing(self) -> Iterator[tuple[apsw.Connection, list[int]]]:
-        """A commit of the catalogue and the numbers of the packs that are written for it, gone again where it fails."""
+        """A commit of the catalogue and the numbers of the packs that are written for it; where it fails, these and the
+        ids are gone again: a full disk would be filled anew with each attempt.
+        """
         new: list[int] = []
         try:
             with self._store.catalogue.writing() as writer:
                 yield writer, new
         except BaseException:
             self._store.packs.drop(new)
+            self._store.index.drop_unused()
             raise
 
     def _write(self, writer: apsw.Connection, chunks: Iterable[Chunk], new: list[int]) -> None:
@@ -188,7 +191,7 @@ class Packer:
             due = self._store.index.due()
             if not due:
                 return False
-            with self._store.catalogue.writing() as writer:
+            with self._writing() as (writer, _):
                 run = self._store.index.write(self._store.next_number(), due)
                 writer.executemany("DELETE FROM id_run WHERE id = ?", [(one.number,) for one in due])
                 writer.execute("INSERT INTO id_run VALUES (?, ?)", (run.number, run.checksum))

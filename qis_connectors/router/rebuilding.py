@@ -6,15 +6,22 @@ from pathlib import Path
 
 from qis_connectors.router.catalogue import Catalogue
 from qis_connectors.router.chunk import SPAN
+from qis_connectors.router.journal import sync_folder
 from qis_connectors.router.packet_index import PacketIndex, id_run, packed_ids, unpacked
 from qis_connectors.router.packs import Packs, Run
 
 
-def rebuild(path: Path, packs: Packs, ids: Path) -> Catalogue:
-    """The catalogue, new in the file `path`, and with it the ids in the folder `ids`."""
+def rebuild(path: Path, packs: Packs, ids: Path) -> None:
+    """The catalogue, new in the file `path`, and with it the ids in the folder `ids`.
+
+    Under its name once all packs are in it: of half a catalogue the other packs would look like rubbish.
+    """
     shutil.rmtree(ids, ignore_errors=True)
+    draft = path.with_suffix(".draft")
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{draft}{suffix}").unlink(missing_ok=True)
     index = PacketIndex(ids, [])
-    catalogue = Catalogue(path)
+    catalogue = Catalogue(draft)
     covered: dict[int, list[tuple[int, int]]] = {}
     # A pack that was merged from others has a higher number; a crash may have left those others beside it.
     for pack in sorted(packs.numbers(), reverse=True):
@@ -35,4 +42,6 @@ def rebuild(path: Path, packs: Packs, ids: Path) -> Catalogue:
             writer.execute("INSERT INTO id_run VALUES (?, ?)", (pack, run.checksum))
             writer.execute("UPDATE state SET flushed = max(flushed, ?)", (last,))
             writer.execute("INSERT OR REPLACE INTO flush VALUES (?, ?)", (last, time.time()))
-    return catalogue
+    catalogue.close()  # which puts all of it into the one file
+    draft.rename(path)
+    sync_folder(path.parent)

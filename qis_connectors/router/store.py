@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import time
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from uuid import uuid4
@@ -55,6 +56,7 @@ class Store:
             self.catalogue, self.index = self._opened()
             self._drop_unused()
             self.journal = Journal(folder / "journal")
+            sync_folder(folder)  # the names of all these, before anything is acknowledged that is in them
         except OSError as error:
             os.close(self._lock)
             raise StoreError(f"store {folder} cannot be opened: {error.strerror}") from None
@@ -99,29 +101,35 @@ class Store:
         path = self.folder / "catalogue.db"
         ids = self.folder / "ids"
         if path.exists() or not self.packs.numbers():
-            try:
+            with suppress(apsw.CorruptError, apsw.NotADBError, apsw.IOError, apsw.SQLError, DamagedError):
                 catalogue = Catalogue(path)
-                if catalogue.is_sound():
-                    return catalogue, PacketIndex(ids, catalogue.id_runs())
+                try:
+                    if catalogue.is_sound() and self.packs.numbers().issuperset(catalogue.packs()):
+                        return catalogue, PacketIndex(ids, catalogue.id_runs())
+                except BaseException:
+                    catalogue.close()
+                    raise
                 catalogue.close()
-            except (apsw.CorruptError, apsw.NotADBError, apsw.IOError, apsw.SQLError, DamagedError):
-                pass
             path.rename(path.with_suffix(".damaged"))
-        logger.error("the catalogue is damaged or gone, and is made anew")
+        logger.error("the catalogue, the ids or a pack is damaged or gone: the catalogue is made anew")
         for suffix in ("-wal", "-shm"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)
-        catalogue = rebuild(path, self.packs, ids)
+        rebuild(path, self.packs, ids)
+        catalogue = Catalogue(path)
         return catalogue, PacketIndex(ids, catalogue.id_runs())
 
     def _drop_unused(self) -> None:
         """What was written, or was to be deleted, when a crash came before the catalogue could say so."""
         self.packs.drop(self.packs.numbers() - set(self.catalogue.packs()))
-        self.index.drop(self.index.numbers() - {run.number for run in self.index.runs})
+        self.index.drop_unused()
 
 
 def _lock(folder: Path) -> int:
     try:
+        made = [one for one in (folder, *folder.parents) if not one.exists()]
         folder.mkdir(parents=True, exist_ok=True)
+        for one in made:
+            sync_folder(one.parent)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise StoreError(f"store {folder} cannot be opened: {error.strerror}") from None
@@ -139,11 +147,14 @@ def _identity(folder: Path) -> str:
     if not path.exists():
         if (folder / "packets.db").exists():
             raise StoreError(f"store {folder} was written by an older version (format 1; this one knows {FORMAT})")
-        foreign = [entry.name for entry in folder.iterdir() if entry.name != "lock"]
+        foreign = [entry.name for entry in folder.iterdir() if entry.name not in ("lock", "store.draft")]
         if foreign:
             raise StoreError(f"store {folder} cannot be opened: it holds {foreign[0]!r} and is not a packet store")
         draft = path.with_suffix(".draft")
-        draft.write_text(json.dumps({"format": FORMAT, "store": str(uuid4()), "made": int(time.time())}))
+        with draft.open("w") as file:
+            json.dump({"format": FORMAT, "store": str(uuid4()), "made": int(time.time())}, file)
+            file.flush()
+            os.fsync(file.fileno())
         draft.rename(path)
         sync_folder(folder)
     try:
