@@ -28,7 +28,8 @@ MAY_IMPORT = {
 ONLY_IN = {
     "dagster": ("dagster_project",),
     "deltalake": ("qis_connectors.delta",),
-    "pyspark": ("qis_connectors.spark", "pipelines.engine"),
+    "pyspark": ("qis_connectors.spark", "pipelines.engine", "pipelines.distill_in_executors"),
+    "delta": ("qis_connectors.spark.packet_table", "pipelines.engine"),
     "apsw": ("qis_connectors.router.",),
     "typer": ("pipelines.cli",),
     "prometheus_client": ("qis_connectors.router.metrics",),
