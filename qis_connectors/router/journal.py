@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -25,7 +24,6 @@ FILE_BYTES = 8 << 20
 """What is set aside for a file; a journal is full here, and goes on while nobody takes another."""
 
 _KEPT = 2
-_DSYNC: int = getattr(os, "RWF_DSYNC", 0)  # Linux has it
 logger = logging.getLogger(__name__)
 
 
@@ -79,7 +77,12 @@ class Journal:
             raise BrokenError
         parts, size = record.encode(packets, runs, first, self._sequence + 1)
         file = self._current = self._current or self._take()
-        self._write(file, parts, size)
+        written = os.pwritev(file.descriptor, parts, file.end)
+        if written < size:
+            data = memoryview(b"".join(parts))
+            while written < size:
+                written += os.pwrite(file.descriptor, data[written:], file.end + written)
+        self._sync(file)
         file.end += size
         self._sequence += 1
         return size
@@ -129,17 +132,11 @@ class Journal:
             raise
         return file
 
-    def _write(self, file: JournalFile, parts: list[Any], size: int) -> None:
+    def _sync(self, file: JournalFile) -> None:
         try:
-            # Write and fdatasync in one call, where there is such: one less turn at the interpreter for other threads.
-            written = os.pwritev(file.descriptor, parts, file.end, _DSYNC)
-            if written < size or not _DSYNC:
-                data = memoryview(b"".join(parts))
-                while written < size:
-                    written += os.pwrite(file.descriptor, data[written:], file.end + written)
-                os.fdatasync(file.descriptor)
+            os.fdatasync(file.descriptor)
         except OSError as error:
-            self._is_broken = error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            self._is_broken = error.errno not in (errno.ENOSPC, errno.EDQUOT)
             raise
 
 
