@@ -1,4 +1,7 @@
-"""What a router of ten million packets takes: memory, however it is read; a start behind a crash."""
+"""What a router of ten million packets takes: memory, however it is read; a start behind a crash.
+
+Its own memory is held to a bound. Pages of the store's files are the system's cache, which takes them back.
+"""
 
 import random
 import re
@@ -10,10 +13,8 @@ from pathlib import Path
 from threading import Event, Thread
 
 import pytest
-from pyarrow import flight
-
-sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 from load import ADDRESS, batches
+from pyarrow import flight
 from stores import PACKETS_AN_ADDRESS, fill_many_addresses
 
 PACKETS = 10_000_000
@@ -46,7 +47,7 @@ def deposit(url, rows, is_over):
 
 
 @pytest.mark.slow
-def test_ten_million_packets_are_served_in_half_a_gigabyte(tmp_path, router_process, capsys):
+def test_ten_million_packets_are_served_in_half_a_gigabyte_of_its_own(tmp_path, router_process, capsys):
     if shutil.disk_usage(tmp_path).free < DISK_BYTES:
         pytest.skip(f"needs {DISK_BYTES >> 30} GB of disk")
     store = tmp_path / "store"
@@ -57,7 +58,7 @@ def test_ten_million_packets_are_served_in_half_a_gigabyte(tmp_path, router_proc
         shutil.rmtree(store)
     with capsys.disabled():
         sys.stdout.write("".join(f"\n  {name}: {value:.4g}" for name, value in figures.items()))
-    assert figures["peak MB"] < LIMIT_MB
+    assert figures["own MB, peak"] < LIMIT_MB
 
 
 def serve_and_measure(router_process, names):
@@ -80,7 +81,7 @@ def serve_and_measure(router_process, names):
         with flight.connect(url) as client:
             assert rows_of(client, ticket) == rows
 
-    figures["MB at first"] = memory(process)["peak"]
+    figures |= {f"{name} MB at first": value for name, value in memory(process).items()}
     watcher = Thread(target=look)
     watcher.start()
     with ThreadPoolExecutor(6) as pool:
