@@ -88,26 +88,40 @@ class RouterClient:
         columns: list[str] | None = None,
         limit: int | None = None,
         filters: object = None,
+        until: int | None = None,
     ) -> list[bytes]:
         """Tickets that together give what `read` would give now, in its order; for readers side by side.
 
-        One ticket for each 128k packets or so, at least 1, at most 64; with a `limit` always one.
+        One ticket for each 128k packets or so, at least 1, at most 64; with a `limit` always one. Each says from which
+        cursor to which: it gives the same packets whenever it is read. `until` is the last cursor asked for.
         """
-        command = encode(address, since=since, columns=columns, filters=filters, limit=limit)
+        command = encode(address, since=since, until=until, columns=columns, filters=filters, limit=limit)
         with one_line_errors(self.url):
             info = self._client.get_flight_info(flight.FlightDescriptor.for_command(command))
             return [endpoint.ticket.ticket for endpoint in info.endpoints]
 
     def read_ticket(self, ticket: bytes) -> Packets:
         """What a ticket gives, such as one of `endpoints`."""
+        parts = list(self.stream(ticket))  # there is at least one
+        return Packets(pa.concat_tables(part.table for part in parts), parts[-1].cursor, parts[-1].store)
+
+    def stream(self, ticket: bytes) -> Generator[Packets, None, None]:
+        """What a ticket gives, a batch at a time, as it comes; each with the cursor to go on from.
+
+        The last one may be empty: it says how far was read. Close the iterator where you leave it before its end.
+        """
         with one_line_errors(self.url):
             reader = self._client.do_get(flight.Ticket(ticket))
-            batches, position = [], b""
-            for chunk in chunks(reader):
-                batches.append(chunk.data)
-                position = chunk.app_metadata.to_pybytes()
-            table = pa.Table.from_batches(batches, schema=reader.schema)
-        return Packets(table, **json.loads(position))
+        try:
+            received = chunks(reader)
+            while True:
+                with one_line_errors(self.url):
+                    if (chunk := next(received, None)) is None:
+                        return
+                    position = json.loads(chunk.app_metadata.to_pybytes())
+                yield Packets(pa.Table.from_batches([chunk.data]), **position)
+        finally:
+            reader.cancel()
 
     def watch(
         self, address: str, since: int | None = None, columns: list[str] | None = None, filters: object = None
