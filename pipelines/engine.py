@@ -117,7 +117,7 @@ def spark_session() -> "SparkSession":
 
     quiet = Path(__file__).with_name("log4j2.properties")
     builder = (
-        SparkSession.builder.master("local[2]")
+        SparkSession.builder.master("local[2,4]")  # a task that fails is tried again, as on a cluster
         .appName("qis")
         .config("spark.driver.host", "127.0.0.1")
         .config("spark.driver.bindAddress", "127.0.0.1")

@@ -3,6 +3,7 @@
 import resource
 import subprocess
 import sys
+import urllib.request
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -61,9 +62,35 @@ def router(tmp_path):
 
 
 @pytest.fixture(scope="session")
+def spark():
+    """The one Spark session of the process, the same that `distill` on Spark uses, with format("qis")."""
+    from pipelines.engine import spark_is_here, spark_session
+
+    if missing := spark_is_here():
+        pytest.skip(missing)
+    from qis_connectors.spark import register
+
+    session = spark_session()
+    register(session)
+    return session
+
+
+@pytest.fixture(scope="session")
 def classic_answers():
     """Every answer to the four classic data sets."""
     return run(classic())
+
+
+@pytest.fixture(scope="session")
+def count_of():
+    """count_of(router, metric): what a router that was made with metrics has counted."""
+
+    def read(router, metric):
+        with urllib.request.urlopen(router.metrics_url) as answer:
+            lines = answer.read().decode().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{metric} "))
+
+    return read
 
 
 @pytest.fixture
@@ -102,6 +129,7 @@ def connection():
 
 SERVE = """
 import sys
+import urllib.request
 from pathlib import Path
 from qis_connectors.router import Router
 router = Router(Path(sys.argv[1]), sys.argv[2])

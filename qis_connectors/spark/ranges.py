@@ -61,6 +61,4 @@ def ranges_of(
 def check_store(client: RouterClient, store: str) -> None:
     """StoreChangedError where the router keeps another store than `store`."""
     if client.store != store:
-        raise StoreChangedError(
-            f"router {client.url} has another store than when this query was planned; start it anew"
-        )
+        raise StoreChangedError(f"router {client.url} has another store than when this query was planned")

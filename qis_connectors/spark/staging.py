@@ -1,4 +1,4 @@
-"""What one Spark task writes: packets staged in the transaction of its job, where nobody sees them before the commit."""
+"""What one Spark task writes: packets staged in the transaction of its job, where nobody sees them yet."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -68,13 +68,12 @@ class PacketStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
     def _offset(self, start: Offset, most: int | None) -> Offset:
         """The end of the next micro-batch: `most` packets on, or as far as there is; `start` where nothing is new."""
         client, since = self._connected(), int(start["cursor"])
-        if self._last is not None and since >= self._last:
-            return start
         found = client.read(self._address, since=since, columns=_CHEAPEST, limit=most or 1, filters=self._filters)
         if found.store != start["store"]:
             logger.warning("router %s has another store than before: reading it from its beginning", self._router)
+            since = 0
             found = client.read(self._address, columns=_CHEAPEST, limit=most or 1, filters=self._filters)
-        if not found.table.num_rows:
+        if not found.table.num_rows or (self._last is not None and since >= self._last):
             return start
         end = found.cursor if most else int(client.stats()["cursor"])
         return {"store": found.store, "cursor": end if self._last is None else min(end, self._last)}
