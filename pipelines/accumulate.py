@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import duckdb
 import pyarrow as pa
 
+from pipelines.engine import delta_session
 from qis_connectors.client import RouterClient
 from qis_connectors.delta import PACKET_TABLE_SCHEMA, PacketTable, WriteConflictError
 
@@ -21,33 +23,54 @@ class Accumulated:
     version: int
 
 
-def accumulate(router: str, table: Path, pattern: str = "*") -> Accumulated:
+def accumulate(
+    router: str, table: Path, pattern: str = "*", engine: Literal["duckdb", "spark"] = "duckdb"
+) -> Accumulated:
     """Append what the router has at `pattern` (an address, a prefix or a glob) and the table has not.
 
     The place to go on from is kept in the table, in the same commit as the packets, so that an interrupted call
     appends either all of its packets or none, and the next one goes on from there. Where another process appends at
-    the same time this one starts over from what that one wrote.
+    the same time this one starts over from what that one wrote. EngineError where Spark, or Delta on it, is not there.
     """
+    append = _append_on_spark if engine == "spark" else _append
     with RouterClient(router) as client:
         for attempt in range(1, ATTEMPTS + 1):
-            snapshot = PacketTable(table, create=True)
-            source = f"{client.store}:{pattern}"
-            since, reached = snapshot.cursor(source), int(client.stats()["cursor"])
-            with duckdb.connect() as connection:
-                known = snapshot.relation(connection).select("address", "packet_id").to_arrow_table()
-                new = _unknown(connection, _read(client, pattern, since), known)
-            # Nothing new and the table is there: a commit would say nothing.
-            if not new.num_rows and snapshot.version is not None:
-                return Accumulated(0, known.num_rows, snapshot.version)
             try:
-                snapshot.append(new, source, reached)
+                return append(client, table, pattern)
             except WriteConflictError:
                 if attempt == ATTEMPTS:
                     raise
-            else:
-                assert snapshot.version is not None
-                return Accumulated(new.num_rows, known.num_rows + new.num_rows, snapshot.version)
     raise AssertionError("the last attempt returns or raises")
+
+
+def _append(client: RouterClient, table: Path, pattern: str) -> Accumulated:
+    snapshot = PacketTable(table, create=True)
+    source = f"{client.store}:{pattern}"
+    since, reached = snapshot.cursor(source), int(client.stats()["cursor"])
+    with duckdb.connect() as connection:
+        known = snapshot.relation(connection).select("address", "packet_id").to_arrow_table()
+        new = _unknown(connection, _read(client, pattern, since), known)
+    # Nothing new and the table is there: a commit would say nothing.
+    if new.num_rows or snapshot.version is None:
+        snapshot.append(new, source, reached)
+    assert snapshot.version is not None
+    return Accumulated(new.num_rows, known.num_rows + new.num_rows, snapshot.version)
+
+
+def _append_on_spark(client: RouterClient, table: Path, pattern: str) -> Accumulated:
+    spark = delta_session()
+    from qis_connectors.spark.packet_table import append_new
+
+    before = _count(table)
+    append_new(spark, client, table, pattern)
+    after, version = _count(table), PacketTable(table).version
+    assert version is not None
+    return Accumulated(after - before, after, version)
+
+
+def _count(table: Path) -> int:
+    with duckdb.connect() as connection:
+        return len(PacketTable(table, create=True).relation(connection))
 
 
 def _read(client: RouterClient, pattern: str, since: int | None) -> pa.Table:

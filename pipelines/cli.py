@@ -203,11 +203,12 @@ def accumulate(
     router: RouterUrl,
     table: Table,
     address: Annotated[str, typer.Option(help="Which packets: an address, a prefix or a glob.")] = "*",
+    engine: Annotated[Literal["duckdb", "spark"], typer.Option(help="What finds the new ones and writes.")] = "duckdb",
 ) -> None:
     """Append what a router has and the packet table has not, each packet once."""
     from pipelines.accumulate import accumulate as append_new
 
-    done = append_new(router, table, address)
+    done = append_new(router, table, address, engine)
     notice(f"{done.new} new packets, {done.total} in {table} (version {done.version})")
 
 

@@ -1,6 +1,7 @@
 """A site's rows -> outcome packets. The engine counts, once for all engines; everything after is plain arithmetic,
 so that a packet has the same bits, and the same packet_id, wherever it was counted."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -46,12 +47,19 @@ def distill(study: Study, site: str, rows: Path, engine: Engine = "polars") -> R
         counted = _count(scan(rows, engine), study, rows)
     if not counted:
         raise StudyError(f"{rows}: the table is empty")
+    return release(study, site, counted, str(rows), lambda: salt_of(rows), engine)
+
+
+def release(study: Study, site: str, counted: Counted, rows: str, salt: Callable[[], bytes], engine: Engine) -> Release:
+    """The packets of one site whose rows are counted; `rows` is what errors call them. The salt is asked for where a
+    packet leaves. Raises as `distill` does.
+    """
     cells = _cells(counted, study, rows)
     withheld = refuse_small_cells(cells, study.gate)
     if not (cells.treated_event or cells.control_event):
         # Without an event in either arm a ratio is not defined (Cochrane Handbook, 10.4.4.2).
         withheld = "nobody in either arm has the event"
-    fields = [] if withheld else [_packet(study, site, rows, counted, cells)]
+    fields = [] if withheld else [_packet(study, site, rows, counted, cells, salt())]
     batch = complete(pa.RecordBatch.from_pylist(fields, schema=OUTCOME_PACKET_SCHEMA))
     return Release(site, engine, pa.Table.from_batches([batch]), sum(counted.values()), withheld)
 
@@ -69,7 +77,7 @@ def _count(frame: nw.LazyFrame[Any], study: Study, rows: Path) -> Counted:
     return dict(zip(zip(*keys, strict=True), sizes, strict=True))
 
 
-def _cells(counted: Counted, study: Study, rows: Path) -> Cells:
+def _cells(counted: Counted, study: Study, rows: str) -> Cells:
     """The 2x2 table. Rows of other arms, and rows where arm or outcome is missing, are in no cell."""
     arm_at, outcome_at = study.columns.index(study.arms.column), study.columns.index(study.outcome.column)
     count = {(arm, event): 0 for arm in ("treated", "control") for event in (True, False)}
@@ -85,7 +93,7 @@ def _cells(counted: Counted, study: Study, rows: Path) -> Cells:
     return Cells(count["treated", True], count["treated", False], count["control", True], count["control", False])
 
 
-def _packet(study: Study, site: str, rows: Path, counted: Counted, cells: Cells) -> dict[str, Any]:
+def _packet(study: Study, site: str, rows: str, counted: Counted, cells: Cells, salt: bytes) -> dict[str, Any]:
     effect, stderr = MEASURES[study.effect](correct_empty_cells(cells))
     sign = 1 if study.outcome.better == "higher" else -1
     return {
@@ -103,13 +111,13 @@ def _packet(study: Study, site: str, rows: Path, counted: Counted, cells: Cells)
         "intervention_params": _json(study.intervention.params, "intervention.params"),
         "outcome_decile": deciles([sign * effect])[0],
         "sample_count": int(cells.treated + cells.control),
-        "raw_data_hash": commit([(*values, n) for values, n in counted.items()], salt_of(rows)),
+        "raw_data_hash": commit([(*values, n) for values, n in counted.items()], salt),
         "metric_stderr": stderr,
         "context": _json({name: _constant(counted, study, name, rows) for name in study.context}, f"{rows}: context"),
     }
 
 
-def _constant(counted: Counted, study: Study, column: str, rows: Path) -> Value:
+def _constant(counted: Counted, study: Study, column: str, rows: str) -> Value:
     """The one value a site-level column has in all rows."""
     distinct = {values[study.columns.index(column)] for values in counted}
     if len(distinct) > 1:
@@ -118,7 +126,7 @@ def _constant(counted: Counted, study: Study, column: str, rows: Path) -> Value:
     return distinct.pop()
 
 
-def _milliseconds(value: Value, study: Study, rows: Path) -> int:
+def _milliseconds(value: Value, study: Study, rows: str) -> int:
     """A year, a date or a time -> Unix epoch in ms (UTC; negative before 1970)."""
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 9999:
         value = date(value, 1, 1)

@@ -113,10 +113,42 @@ def _ctrl_c_held_back() -> Iterator[None]:
 @cache
 def spark_session() -> "SparkSession":
     """One local session for the whole process, silent on the terminal but for errors."""
+    with _ctrl_c_held_back():
+        return _local().getOrCreate()
+
+
+@cache
+def delta_session() -> "SparkSession":
+    """The same with Delta, whose jar comes from Maven Central at first use and from the home folder's cache after that.
+
+    EngineError, in one line, where that cannot be, or where the process has a session without Delta already.
+    """
+    if missing := spark_is_here():
+        raise EngineError(f"engine spark: {missing}; --engine duckdb works without")
+    if importlib.util.find_spec("delta") is None:
+        raise EngineError("engine spark: delta-spark is not installed (pip install 'qis-connectors[spark]')")
+    from delta import configure_spark_with_delta_pip
+    from pyspark.errors import PySparkRuntimeError
+
+    builder = _local().config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
+    builder = builder.config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
+    try:
+        with _ctrl_c_held_back(), _resolving_quietly():
+            session = configure_spark_with_delta_pip(builder).getOrCreate()
+    except PySparkRuntimeError:
+        raise EngineError(
+            "engine spark: the Delta jar is not here and Maven Central cannot be reached; --engine duckdb works without"
+        ) from None
+    if "delta" not in session.sparkContext.getConf().get("spark.sql.extensions", ""):
+        raise EngineError("engine spark: this process has a Spark session without Delta already")
+    return session
+
+
+def _local() -> "SparkSession.Builder":
     from pyspark.sql import SparkSession  # optional: only where the Spark engine is asked for
 
     quiet = Path(__file__).with_name("log4j2.properties")
-    builder = (
+    return (
         SparkSession.builder.master("local[2,4]")  # a task that fails is tried again, as on a cluster
         .appName("qis")
         .config("spark.driver.host", "127.0.0.1")
@@ -126,5 +158,18 @@ def spark_session() -> "SparkSession":
         .config("spark.ui.showConsoleProgress", "false")
         .config("spark.sql.shuffle.partitions", "2")
     )
-    with _ctrl_c_held_back():
-        return builder.getOrCreate()
+
+
+@contextmanager
+def _resolving_quietly() -> Iterator[None]:
+    """Ivy tells the terminal all it tries, in dozens of lines; a process that is started in the block inherits that
+    nobody listens.
+    """
+    terminal = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
