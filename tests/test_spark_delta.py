@@ -7,7 +7,9 @@ import sys
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 
 from pipelines.accumulate import accumulate
 from pipelines.engine import spark_is_here
@@ -60,8 +62,8 @@ def test_three_engines_see_one_table(router, packets, tmp_path):
         stored = client.read("*").table
     with duckdb.connect() as connection:
         by_duckdb = PacketTable(table).relation(connection).to_arrow_table()
-    by_spark = pa.parquet.read_table(f"{table}.read-by-spark")
-    by_deltalake = PacketTable(table)._table.to_pyarrow_table()
+    by_spark = pq.read_table(f"{table}.read-by-spark")
+    by_deltalake = DeltaTable(table).to_pyarrow_table()
     assert rows(by_duckdb) == rows(by_spark) == rows(by_deltalake)
     assert by_duckdb.num_rows == 67
     assert sorted(by_duckdb["packet_id"].to_pylist()) == sorted(stored["packet_id"].to_pylist())
