@@ -29,7 +29,12 @@ ONLY_IN = {
     "dagster": ("dagster_project",),
     "deltalake": ("qis_connectors.delta",),
     "duckdb": ("qis_connectors.duckdb", "qis_connectors.delta", "pipelines."),
-    "pyspark": ("qis_connectors.spark", "pipelines.engine", "pipelines.sql_engine", "pipelines.distill_in_executors"),
+    "pyspark": (
+        "qis_connectors.spark",
+        "pipelines.engine",
+        "pipelines.sql_engine",
+        "pipelines.distill_in_executors",
+    ),
     "delta": ("qis_connectors.spark.packet_table", "pipelines.engine"),
     "apsw": ("qis_connectors.router.",),
     "typer": ("pipelines.cli",),

@@ -31,10 +31,10 @@ class Staging:
     def __init__(self, router: str, address: str | None, schema: pa.Schema) -> None:
         conform(schema.empty_table())  # before any task is started
         self._router, self._address = router, address
-        self._transaction: str | None = None
+        self._transaction = ""
 
     def __getstate__(self) -> dict[str, Any]:
-        if self._transaction is None:
+        if not self._transaction:
             with RouterClient(self._router) as client:
                 self._transaction = client.transaction().id
         return self.__dict__
@@ -44,7 +44,6 @@ class Staging:
 
         PacketError names the field and the row, counted from the task's first.
         """
-        assert self._transaction is not None  # it has travelled
         rows = 0
         with RouterClient(self._router) as client:
             transaction = client.transaction(self._transaction)
@@ -58,7 +57,7 @@ class Staging:
                 rows += batch.num_rows
         return Staged(self._transaction, rows)
 
-    def show(self, transaction: str | None) -> None:
+    def show(self, transaction: str) -> None:
         """Commit: all of it at once. Harmless to repeat."""
 
         def commit() -> None:
@@ -67,7 +66,7 @@ class Staging:
 
         patiently(commit)
 
-    def drop(self, transaction: str | None) -> None:
+    def drop(self, transaction: str) -> None:
         """Abort: nothing is left of it."""
 
         def abort() -> None:
