@@ -16,7 +16,8 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import flight
 
-from qis_connectors.router import Router, log
+from qis_connectors.router import Router
+from qis_connectors.router.packet_log import log
 
 _ACK = b'{"stored": 1, "duplicates": 0, "cursor": 1}'
 

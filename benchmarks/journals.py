@@ -19,7 +19,7 @@ from figures import Figure, main
 from load import ADDRESS, packets
 
 from qis_connectors import packet
-from qis_connectors.router.journal import Journal
+from qis_connectors.router.packet_log.journal import Journal
 
 COMMITS = 40
 Write = Callable[[pa.RecordBatch, int], None]

@@ -16,7 +16,7 @@ from pyarrow import flight
 
 from qis_connectors import packet
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
-from qis_connectors.router.log import PacketLog
+from qis_connectors.router.packet_log.log import PacketLog
 
 PACKETS_AN_ADDRESS = 1000
 _HERE = Path(__file__).parent

@@ -10,9 +10,9 @@ from qis_connectors import packet
 from qis_connectors.address import Pattern
 from qis_connectors.errors import QisError
 from qis_connectors.receipt import Receipt
-from qis_connectors.router.admission import Deposit, admit
-from qis_connectors.router.log import PacketLog
-from qis_connectors.router.view import View
+from qis_connectors.router.packet_log.admission import Deposit, admit
+from qis_connectors.router.packet_log.log import PacketLog
+from qis_connectors.router.packet_log.view import View
 
 BCG = ("clinical.tuberculosis", "bcg_vaccine")
 

@@ -5,8 +5,9 @@ from threading import Event, Thread
 import pytest
 
 from qis_connectors.client import RouterClient
-from qis_connectors.router import Router, backup, log
-from qis_connectors.router.store import StoreError
+from qis_connectors.router import Router, backup
+from qis_connectors.router.packet_log import log
+from qis_connectors.router.packet_log.store import StoreError
 
 
 def test_everything_acknowledged_before_it_began_is_in_it(router, packets, tmp_path, monkeypatch):

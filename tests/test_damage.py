@@ -10,12 +10,12 @@ from qis_connectors import packet
 from qis_connectors.address import Pattern
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
 from qis_connectors.receipt import Receipt
-from qis_connectors.router import record
-from qis_connectors.router.catalogue import Catalogue
-from qis_connectors.router.journal import Journal
-from qis_connectors.router.log import PacketLog
-from qis_connectors.router.reading import read
-from qis_connectors.router.store import StoreError
+from qis_connectors.router.packet_log import record
+from qis_connectors.router.packet_log.catalogue import Catalogue
+from qis_connectors.router.packet_log.journal import Journal
+from qis_connectors.router.packet_log.log import PacketLog
+from qis_connectors.router.packet_log.reading import read
+from qis_connectors.router.packet_log.store import StoreError
 
 HERE = "clinical.tuberculosis/bcg_vaccine"
 ADDRESSES = (HERE, "clinical.tuberculosis/other", "clinical.asthma/inhaler")

@@ -10,7 +10,7 @@ from pyarrow import flight
 
 from qis_connectors.client import RouterClient
 from qis_connectors.router import endpoints
-from qis_connectors.router.chunk import SPAN
+from qis_connectors.router.packet_log.chunk import SPAN
 
 HERE = "clinical.tuberculosis/bcg_vaccine"
 

@@ -18,8 +18,9 @@ from qis_connectors.client import RouterClient
 from qis_connectors.connection import chunks
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, complete
 from qis_connectors.request import parse
-from qis_connectors.router import exchange, feed
-from qis_connectors.router.log import PacketLog
+from qis_connectors.router import exchange
+from qis_connectors.router.packet_log import feed
+from qis_connectors.router.packet_log.log import PacketLog
 
 HERE = "clinical.tuberculosis/bcg_vaccine"
 SOON_SECONDS = 2 * exchange.POLL_SECONDS

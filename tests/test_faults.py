@@ -26,7 +26,8 @@ LONGEST_SECONDS = 0.25
 FORK = """
 import json, os, sys
 from pathlib import Path
-from qis_connectors.router import Router, journal, log, packet_index, packing
+from qis_connectors.router import Router
+from qis_connectors.router.packet_log import journal, log, packet_index, packing
 for line in sys.stdin:
     given = json.loads(line)
     child = os.fork()

@@ -12,9 +12,10 @@ from qis_connectors.address import Pattern
 from qis_connectors.client import RouterClient
 from qis_connectors.errors import QisError
 from qis_connectors.receipt import Receipt
-from qis_connectors.router import Router, packing
-from qis_connectors.router.log import PacketLog
-from qis_connectors.router.reading import read
+from qis_connectors.router import Router
+from qis_connectors.router.packet_log import packing
+from qis_connectors.router.packet_log.log import PacketLog
+from qis_connectors.router.packet_log.reading import read
 
 HERE = "clinical.tuberculosis/bcg_vaccine"
 FULL = "the router cannot store packets: the disk is full"

@@ -20,6 +20,13 @@ MAY_IMPORT = {
     "qis_connectors.outcome": (),
     "qis_connectors.packet": ("qis_connectors.errors", "qis_connectors.packet_id", "qis_connectors.packet_rules"),
     "qis_connectors.packet_rules": ("qis_connectors.packet_id",),
+    "qis_connectors.router.packet_log": (
+        "qis_connectors.router.packet_log",
+        *(
+            "qis_connectors." + name
+            for name in ("address", "errors", "filters", "packet", "packet_id", "receipt", "request")
+        ),
+    ),
     "qis_connectors": ("qis_connectors",),
     "pipelines": ("qis_connectors", "pipelines"),
     "dagster_project": PACKAGES,

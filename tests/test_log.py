@@ -7,13 +7,13 @@ import pytest
 from qis_connectors import filters, packet
 from qis_connectors.address import Pattern
 from qis_connectors.receipt import Receipt
-from qis_connectors.router.chunk import CURSOR, SPAN
-from qis_connectors.router.log import PacketLog
-from qis_connectors.router.packet_index import PacketIndex
-from qis_connectors.router.reading import read
-from qis_connectors.router.store import StoreError
-from qis_connectors.router.tail import due_for_merge
-from qis_connectors.router.view import View
+from qis_connectors.router.packet_log.chunk import CURSOR, SPAN
+from qis_connectors.router.packet_log.log import PacketLog
+from qis_connectors.router.packet_log.packet_index import PacketIndex
+from qis_connectors.router.packet_log.reading import read
+from qis_connectors.router.packet_log.store import StoreError
+from qis_connectors.router.packet_log.tail import due_for_merge
+from qis_connectors.router.packet_log.view import View
 
 HERE = "clinical.tuberculosis/bcg_vaccine"
 ELSEWHERE = "clinical.tuberculosis/other"
@@ -185,7 +185,7 @@ def test_no_chunk_crosses_a_span_and_order_holds_across_spans(log, packets, is_p
 
 
 def test_a_stretch_with_nothing_to_keep_shows_as_a_cursor_that_moves_on(log, packets, monkeypatch):
-    monkeypatch.setattr("qis_connectors.router.reading.STRETCH_ROWS", 4)
+    monkeypatch.setattr("qis_connectors.router.packet_log.reading.STRETCH_ROWS", 4)
     for span in range(4):
         log.head = max(log.head, span * SPAN)
         append(log, packets(2, 10 * span))

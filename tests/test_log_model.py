@@ -17,13 +17,13 @@ from qis_connectors import filters, packet
 from qis_connectors.address import Pattern
 from qis_connectors.receipt import Receipt
 from qis_connectors.request import Request
-from qis_connectors.router import journal, packet_index, packing, packs, view
-from qis_connectors.router import log as packet_log
 from qis_connectors.router.exchange import follow
-from qis_connectors.router.log import PacketLog
-from qis_connectors.router.reading import read
+from qis_connectors.router.packet_log import journal, packet_index, packing, packs, view
+from qis_connectors.router.packet_log import log as packet_log
+from qis_connectors.router.packet_log.log import PacketLog
+from qis_connectors.router.packet_log.reading import read
+from qis_connectors.router.packet_log.view import View
 from qis_connectors.router.transactions import TransactionError, Transactions
-from qis_connectors.router.view import View
 
 ADDRESSES = ("clinical.tuberculosis/bcg_vaccine", "clinical.tuberculosis/other", "clinical.asthma/inhaler")
 PATTERNS = (*ADDRESSES, "*", "clinical.tuberculosis", "clinical.*/inhaler", "not/here")

@@ -9,10 +9,10 @@ import pytest
 from qis_connectors import packet
 from qis_connectors.address import Pattern
 from qis_connectors.receipt import Receipt
-from qis_connectors.router import journal, packet_index, packing
-from qis_connectors.router import log as packet_log
-from qis_connectors.router.log import PacketLog
-from qis_connectors.router.reading import read
+from qis_connectors.router.packet_log import journal, packet_index, packing
+from qis_connectors.router.packet_log import log as packet_log
+from qis_connectors.router.packet_log.log import PacketLog
+from qis_connectors.router.packet_log.reading import read
 from qis_connectors.router.transactions import Transactions
 
 ADDRESSES = ("clinical.tuberculosis/bcg_vaccine", "clinical.tuberculosis/other", "clinical.asthma/inhaler")

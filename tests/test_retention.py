@@ -9,10 +9,10 @@ from qis_connectors import packet
 from qis_connectors.address import Pattern
 from qis_connectors.receipt import Receipt
 from qis_connectors.router import Retention
-from qis_connectors.router.log import PacketLog
-from qis_connectors.router.reading import read
-from qis_connectors.router.retention import expire
-from qis_connectors.router.view import View
+from qis_connectors.router.packet_log.log import PacketLog
+from qis_connectors.router.packet_log.reading import read
+from qis_connectors.router.packet_log.retention import expire
+from qis_connectors.router.packet_log.view import View
 
 HERE = "clinical.tuberculosis/bcg_vaccine"
 ELSEWHERE = "clinical.tuberculosis/other"

@@ -23,8 +23,8 @@ SERVE = """
 import os, signal, sys
 from pathlib import Path
 from qis_connectors.router import Router
-from qis_connectors.router.packet_index import PacketIndex
-from qis_connectors.router.packs import Packs
+from qis_connectors.router.packet_log.packet_index import PacketIndex
+from qis_connectors.router.packet_log.packs import Packs
 from qis_connectors.router.staging import Staging
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
 steps = {"packs": (Packs, "write"), "ids": (PacketIndex, "write"), "drop": (Staging, "drop")}

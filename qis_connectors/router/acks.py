@@ -14,7 +14,7 @@ from pyarrow import flight
 
 from qis_connectors.errors import QisError
 from qis_connectors.receipt import Receipt, encode_failure
-from qis_connectors.router.bell import Bell
+from qis_connectors.router.packet_log.bell import Bell
 from qis_connectors.router.traffic import Tally
 
 MAX_UNSENT = 4096

@@ -12,9 +12,9 @@ from qis_connectors.errors import QisError
 from qis_connectors.packet import INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA, PacketError
 from qis_connectors.receipt import Receipt
 from qis_connectors.router.acks import Acks
-from qis_connectors.router.admission import Deposit, check_problem
 from qis_connectors.router.inflight import InFlight
-from qis_connectors.router.log import PacketLog
+from qis_connectors.router.packet_log.admission import Deposit, check_problem
+from qis_connectors.router.packet_log.log import PacketLog
 from qis_connectors.router.traffic import Tally
 
 MAX_ROWS = 65_536

@@ -1,8 +1,8 @@
 """Endpoints: a large read cut into ranges of cursors that can be read side by side."""
 
 from qis_connectors.request import Request
-from qis_connectors.router.chunk import SPAN
-from qis_connectors.router.view import View
+from qis_connectors.router.packet_log.chunk import SPAN
+from qis_connectors.router.packet_log.view import View
 
 ROWS = SPAN
 """About so many packets, before filters, make an endpoint of their own."""

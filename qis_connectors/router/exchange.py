@@ -6,9 +6,9 @@ from collections.abc import Callable, Generator, Iterator
 import pyarrow as pa
 
 from qis_connectors.request import Request, RequestError
-from qis_connectors.router.feed import Reader
-from qis_connectors.router.log import PacketLog
-from qis_connectors.router.reading import read
+from qis_connectors.router.packet_log.feed import Reader
+from qis_connectors.router.packet_log.log import PacketLog
+from qis_connectors.router.packet_log.reading import read
 
 POLL_SECONDS = 1.0
 """How soon a reader is missed that has gone while nothing arrives."""

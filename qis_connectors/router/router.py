@@ -18,8 +18,8 @@ from qis_connectors.router.listen import (
     metrics_endpoint,
     wait_for_signal,
 )
-from qis_connectors.router.log import PacketLog
-from qis_connectors.router.retention import KEEP_ALL, Retention
+from qis_connectors.router.packet_log.log import PacketLog
+from qis_connectors.router.packet_log.retention import KEEP_ALL, Retention
 from qis_connectors.router.service import Service
 from qis_connectors.router.status import Status
 from qis_connectors.router.transactions import Transactions

@@ -33,10 +33,10 @@ from qis_connectors.request import Request, RequestError, check_begin, parse, pa
 from qis_connectors.router import exchange
 from qis_connectors.router.deposit import depositing, receive, staging
 from qis_connectors.router.endpoints import ranges
-from qis_connectors.router.reading import read
+from qis_connectors.router.packet_log.reading import read
+from qis_connectors.router.packet_log.view import Summary, View
 from qis_connectors.router.status import Status
 from qis_connectors.router.transactions import Transactions
-from qis_connectors.router.view import Summary, View
 
 _ACTIONS = {
     "health": "whether the router serves, and which store",

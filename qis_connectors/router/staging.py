@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from qis_connectors.errors import QisError
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
-from qis_connectors.router.packs import RECORD_ROWS
-from qis_connectors.router.store import StoreError
+from qis_connectors.router.packet_log.packs import RECORD_ROWS
+from qis_connectors.router.packet_log.store import StoreError
 
 MAX_BYTES = 2 << 30
 """Of packets in one transaction, as Arrow: some four million."""

@@ -11,10 +11,10 @@ from typing import Any
 from qis_connectors.address import Pattern
 from qis_connectors.router.calls import Calls
 from qis_connectors.router.inflight import InFlight
-from qis_connectors.router.log import PacketLog
+from qis_connectors.router.packet_log.log import PacketLog
+from qis_connectors.router.packet_log.view import View
 from qis_connectors.router.refusals import Refusals
 from qis_connectors.router.traffic import Traffic
-from qis_connectors.router.view import View
 
 RECOUNT_SECONDS = 60.0
 

@@ -24,9 +24,9 @@ from qis_connectors.errors import QisError
 from qis_connectors.outgoing import by_address
 from qis_connectors.receipt import Receipt, decode
 from qis_connectors.router.deposit import Stage
-from qis_connectors.router.log import PacketLog
+from qis_connectors.router.packet_log.log import PacketLog
+from qis_connectors.router.packet_log.store import StoreError
 from qis_connectors.router.staging import Staging
-from qis_connectors.router.store import StoreError
 
 IDLE_SECONDS = 3600
 """A transaction nobody has staged in for longer is aborted, when next any transaction is begun, joined or ended."""

@@ -8,10 +8,10 @@ from qis_connectors import filters
 from qis_connectors.address import Pattern
 from qis_connectors.filters import Filter
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
-from qis_connectors.router.chunk import CURSOR
-from qis_connectors.router.log import PacketLog
-from qis_connectors.router.packs import RECORD_ROWS
-from qis_connectors.router.view import NOTHING, Ordered, View
+from qis_connectors.router.packet_log.chunk import CURSOR
+from qis_connectors.router.packet_log.log import PacketLog
+from qis_connectors.router.packet_log.packs import RECORD_ROWS
+from qis_connectors.router.packet_log.view import NOTHING, Ordered, View
 
 STRETCH_ROWS = 1 << 17
 """A reader hears something after so many rows, even where nothing of them is kept."""

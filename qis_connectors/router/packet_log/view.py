@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from qis_connectors.address import Pattern
-from qis_connectors.router.catalogue import Piece
-from qis_connectors.router.chunk import CURSOR, SPAN, STORED_SCHEMA, Chunk
-from qis_connectors.router.log import PacketLog
-from qis_connectors.router.packs import RECORD_ROWS
-from qis_connectors.router.record import DamagedError
+from qis_connectors.router.packet_log.catalogue import Piece
+from qis_connectors.router.packet_log.chunk import CURSOR, SPAN, STORED_SCHEMA, Chunk
+from qis_connectors.router.packet_log.log import PacketLog
+from qis_connectors.router.packet_log.packs import RECORD_ROWS
+from qis_connectors.router.packet_log.record import DamagedError
 
 NOTHING = pa.RecordBatch.from_pylist([], schema=STORED_SCHEMA)
 

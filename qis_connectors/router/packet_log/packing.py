@@ -11,12 +11,12 @@ import apsw
 import pyarrow as pa
 
 from qis_connectors.receipt import Receipt
-from qis_connectors.router.chunk import SPAN, Chunk, concatenated, place
-from qis_connectors.router.journal import JournalFile
-from qis_connectors.router.packet_index import IdRun, Trial, packed_ids
-from qis_connectors.router.retention import KEEP_ALL, Retention, expire
-from qis_connectors.router.store import Store
-from qis_connectors.router.tail import Tail
+from qis_connectors.router.packet_log.chunk import SPAN, Chunk, concatenated, place
+from qis_connectors.router.packet_log.journal import JournalFile
+from qis_connectors.router.packet_log.packet_index import IdRun, Trial, packed_ids
+from qis_connectors.router.packet_log.retention import KEEP_ALL, Retention, expire
+from qis_connectors.router.packet_log.store import Store
+from qis_connectors.router.packet_log.tail import Tail
 
 MERGE = 8
 """So many packs of one span become one, and all of them once it is over: a packet is written some four times."""

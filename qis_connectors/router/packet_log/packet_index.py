@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from xxhash import xxh3_64
 
-from qis_connectors.router.journal import sync_folder
-from qis_connectors.router.record import DamagedError
+from qis_connectors.router.packet_log.journal import sync_folder
+from qis_connectors.router.packet_log.record import DamagedError
 
 MERGE = 8
 _ID_BYTES = 16

@@ -9,9 +9,9 @@ from typing import NamedTuple, cast
 
 import apsw
 
-from qis_connectors.router.chunk import CURSOR
-from qis_connectors.router.packs import Packs
-from qis_connectors.router.record import DamagedError
+from qis_connectors.router.packet_log.chunk import CURSOR
+from qis_connectors.router.packet_log.packs import Packs
+from qis_connectors.router.packet_log.record import DamagedError
 
 logger = logging.getLogger(__name__)
 

@@ -24,13 +24,13 @@ import numpy as np
 import pyarrow as pa
 
 from qis_connectors.errors import QisError
-from qis_connectors.router.catalogue import Catalogue
-from qis_connectors.router.chunk import CURSOR, Chunk
-from qis_connectors.router.journal import Journal, sync_folder
-from qis_connectors.router.packet_index import PacketIndex
-from qis_connectors.router.packs import Packs
-from qis_connectors.router.rebuilding import rebuild
-from qis_connectors.router.record import DamagedError
+from qis_connectors.router.packet_log.catalogue import Catalogue
+from qis_connectors.router.packet_log.chunk import CURSOR, Chunk
+from qis_connectors.router.packet_log.journal import Journal, sync_folder
+from qis_connectors.router.packet_log.packet_index import PacketIndex
+from qis_connectors.router.packet_log.packs import Packs
+from qis_connectors.router.packet_log.rebuilding import rebuild
+from qis_connectors.router.packet_log.record import DamagedError
 
 FORMAT = 2
 logger = logging.getLogger(__name__)

@@ -4,11 +4,11 @@ import shutil
 import time
 from pathlib import Path
 
-from qis_connectors.router.catalogue import Catalogue
-from qis_connectors.router.chunk import SPAN
-from qis_connectors.router.journal import sync_folder
-from qis_connectors.router.packet_index import PacketIndex, id_run, packed_ids, unpacked
-from qis_connectors.router.packs import Packs, Run
+from qis_connectors.router.packet_log.catalogue import Catalogue
+from qis_connectors.router.packet_log.chunk import SPAN
+from qis_connectors.router.packet_log.journal import sync_folder
+from qis_connectors.router.packet_log.packet_index import PacketIndex, id_run, packed_ids, unpacked
+from qis_connectors.router.packet_log.packs import Packs, Run
 
 
 def rebuild(path: Path, packs: Packs, ids: Path) -> None:

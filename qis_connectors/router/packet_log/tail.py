@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from threading import Lock
 
-from qis_connectors.router.chunk import SPAN, Chunk, concatenated
+from qis_connectors.router.packet_log.chunk import SPAN, Chunk, concatenated
 
 MERGE = 16
 """This many small neighbours become one, sixteen of those one again: a packet is copied three times in all."""

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, cast
 import apsw
 import apsw.sqlite_extra
 
-from qis_connectors.router.chunk import SPAN
-from qis_connectors.router.packs import Run
+from qis_connectors.router.packet_log.chunk import SPAN
+from qis_connectors.router.packet_log.packs import Run
 
 _TABLES = f"""
 CREATE TABLE state(flushed INTEGER NOT NULL);

@@ -23,17 +23,17 @@ import pyarrow as pa
 
 from qis_connectors.errors import QisError
 from qis_connectors.receipt import Receipt
-from qis_connectors.router.admission import Deposit, admit
-from qis_connectors.router.bell import Bell
-from qis_connectors.router.chunk import Chunk, place
-from qis_connectors.router.feed import Feed
-from qis_connectors.router.journal import FILE_BYTES
-from qis_connectors.router.packet_index import packed_ids, selected
-from qis_connectors.router.packing import Packer, Parts
-from qis_connectors.router.record import Runs, joined
-from qis_connectors.router.retention import KEEP_ALL, Retention
-from qis_connectors.router.store import Store, StoreError
-from qis_connectors.router.tail import Tail
+from qis_connectors.router.packet_log.admission import Deposit, admit
+from qis_connectors.router.packet_log.bell import Bell
+from qis_connectors.router.packet_log.chunk import Chunk, place
+from qis_connectors.router.packet_log.feed import Feed
+from qis_connectors.router.packet_log.journal import FILE_BYTES
+from qis_connectors.router.packet_log.packet_index import packed_ids, selected
+from qis_connectors.router.packet_log.packing import Packer, Parts
+from qis_connectors.router.packet_log.record import Runs, joined
+from qis_connectors.router.packet_log.retention import KEEP_ALL, Retention
+from qis_connectors.router.packet_log.store import Store, StoreError
+from qis_connectors.router.packet_log.tail import Tail
 
 MAX_QUEUED_BYTES = 64 << 20
 GROUP_ROWS = 16_384

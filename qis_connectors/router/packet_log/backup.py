@@ -12,9 +12,9 @@ from pathlib import Path
 
 import apsw
 
-from qis_connectors.router.catalogue import Catalogue
-from qis_connectors.router.journal import sync_folder
-from qis_connectors.router.store import StoreError
+from qis_connectors.router.packet_log.catalogue import Catalogue
+from qis_connectors.router.packet_log.journal import sync_folder
+from qis_connectors.router.packet_log.store import StoreError
 
 _ATTEMPTS = 100
 _IMMUTABLE = ("*.pack", "*.ids", "*.damaged")

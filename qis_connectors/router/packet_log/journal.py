@@ -16,9 +16,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
-from qis_connectors.router import record
-from qis_connectors.router.chunk import Chunk
-from qis_connectors.router.record import Record, Runs
+from qis_connectors.router.packet_log import record
+from qis_connectors.router.packet_log.chunk import Chunk
+from qis_connectors.router.packet_log.record import Record, Runs
 
 FILE_BYTES = 8 << 20
 """What is set aside for a file; a journal is full here, and goes on while nobody takes another."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from qis_connectors import filters
 from qis_connectors.request import Request
-from qis_connectors.router.bell import Bell
+from qis_connectors.router.packet_log.bell import Bell
 
 MAX_BYTES = 16 << 20
 """What all channels together keep."""

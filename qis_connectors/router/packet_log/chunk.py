@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
-from qis_connectors.router.record import Runs, joined
+from qis_connectors.router.packet_log.record import Runs, joined
 
 CURSOR = "cursor"
 STORED_SCHEMA = pa.schema([*OUTCOME_PACKET_SCHEMA, pa.field(CURSOR, pa.int64())])

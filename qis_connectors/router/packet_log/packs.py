@@ -12,10 +12,10 @@ from weakref import WeakValueDictionary
 import numpy as np
 import pyarrow as pa
 
-from qis_connectors.router import record
-from qis_connectors.router.chunk import CURSOR, STORED_SCHEMA, Chunk
-from qis_connectors.router.journal import sync_folder
-from qis_connectors.router.record import DamagedError, Record, Runs, joined
+from qis_connectors.router.packet_log import record
+from qis_connectors.router.packet_log.chunk import CURSOR, STORED_SCHEMA, Chunk
+from qis_connectors.router.packet_log.journal import sync_folder
+from qis_connectors.router.packet_log.record import DamagedError, Record, Runs, joined
 
 RECORD_ROWS = 16_384
 """What a record is filled up to; also the rows of a batch that is read."""
