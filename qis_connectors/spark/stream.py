@@ -93,8 +93,8 @@ class PacketStreamWriter(Staging, DataSourceStreamArrowWriter):
 
     A micro-batch that Spark runs again, for it was not sure that it was committed, is made of the same packets, and the
     router knows each of them again by its packet_id. A query must therefore make the same packets of the same input:
-    no rand(). Where no task of a micro-batch came to its end,
-    Spark names no transaction to abort, and the router drops it when it has been idle for an hour.
+    no rand(). Where no task of a micro-batch came to its end, Spark names no transaction to abort, and the router drops
+    it when it has been idle for an hour.
     """
 
     def write(self, iterator: Iterator[pa.RecordBatch]) -> Staged:
