@@ -79,7 +79,9 @@ def _refuse_missing(study: Study, groups: Groups, where: str, at: dict[str, int]
     for value, name, n in zip((study.arms.treated, study.arms.control), ("treated", "control"), arms, strict=True):
         if not n:
             seen = sorted({str(keys[at[study.arms.column]]) for keys in groups.keys})[:5]
-            raise StudyError(f"{where}: no row has {study.arms.column} = {value!r} ({name}); it holds {', '.join(seen)}")
+            raise StudyError(
+                f"{where}: no row has {study.arms.column} = {value!r} ({name}); it holds {', '.join(seen)}"
+            )
     if missing > study.missing.at_most * sum(groups.rows):
         raise StudyError(
             f"{where}: {missing / sum(groups.rows):.0%} of the rows lack arm or outcome; at most "
@@ -127,9 +129,7 @@ def _rates(study: Study, arms: tuple[list[Group], list[Group]], at: dict[str, in
         for _, _, sums in groups:
             if sums["broken"] or sums["least"] < 0 or sums["shortest"] < 0 or not isfinite(sums["largest"]):
                 raise StudyError(f"{where}: {study.outcome.column!r} must hold whole counts, exposures none below 0")
-            events += Events(
-                sums["n"], sums["struck"], round(sums["events"]), sums["exposure"], round(sums["largest"])
-            )
+            events += Events(sums["n"], sums["struck"], round(sums["events"]), sums["exposure"], round(sums["largest"]))
         both.append(events)
     return Rates(*both)
 

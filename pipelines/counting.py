@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,10 @@ def count(study: AnyStudy, rows: Path, engine: Engine) -> dict[str | None, Group
 def _by_site(study: AnyStudy, table: Any, keys: tuple[str, ...], rows: Path) -> dict[str | None, Groups]:  # noqa: ANN401 - pyarrow ships no types
     names = study.columns
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    if isinstance(study, Study) and study.period:
+        # Cut to its start a date is a date with one engine and midnight with another.
+        starts = columns[str(study.time)]
+        columns[str(study.time)] = [one.date() if isinstance(one, datetime) else one for one in starts]
     found: dict[str | None, Groups] = {}
     for at in range(table.num_rows):
         site = columns[study.site_column][at] if study.site_column else None
@@ -94,7 +98,13 @@ def _sums(study: AnyStudy, types: dict[str, Any]) -> list[nw.Expr]:
         return []
     x = _present(study.outcome.column, study, types)
     if isinstance(study.outcome, Continuous):
-        parts = {"n": x.count(), "mean": x.mean(), "variance": x.var(), "absolute": x.abs().sum(), "largest": x.abs().max()}
+        parts = {
+            "n": x.count(),
+            "mean": x.mean(),
+            "variance": x.var(),
+            "absolute": x.abs().sum(),
+            "largest": x.abs().max(),
+        }
     else:
         exposure = study.outcome.exposure
         time = _present(exposure, study, types) if exposure else nw.lit(1.0)

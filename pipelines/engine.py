@@ -1,4 +1,4 @@
-"""Where a site's rows are counted: Polars or DuckDB in this process, or Spark. All give narwhals frames: one job serves."""
+"""Where a site's rows are counted: Polars or DuckDB here, or Spark. All give narwhals frames, so one job serves."""
 
 import importlib.util
 import os
@@ -12,7 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 from threading import current_thread, main_thread
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import duckdb
 import narwhals as nw
@@ -56,8 +56,9 @@ def _java_version() -> int | None:
 
 def engine_named(name: str) -> Engine:
     """The engine of a name, or Spark at a master's URL (spark://HOST:PORT, local[4]), whose session then is started."""
-    if name == "polars" or name == "duckdb" or name == "spark":
-        return name
+    for known in get_args(Engine):
+        if name == known:
+            return cast("Engine", known)
     if "://" not in name and not name.startswith("local["):
         raise EngineError(f"engine {name!r} is none of polars, duckdb, spark and no URL of a Spark master")
     if missing := spark_is_here():

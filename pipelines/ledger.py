@@ -37,7 +37,15 @@ def ledger_of(rows: Path) -> Path:
 def entry(study: Study, site: str, cohort: Cohort) -> Entry:
     """What is to be written of a cohort's release. It has the cell counts: the ledger stays at the site."""
     assert cohort.summary is not None
-    what = [site, study.arms.column, study.outcome.kind, study.outcome.column, study.strata, cohort.stratum, cohort.period]
+    what = [
+        site,
+        study.arms.column,
+        study.outcome.kind,
+        study.outcome.column,
+        study.strata,
+        cohort.stratum,
+        cohort.period,
+    ]
     return Entry(
         json.dumps(what, default=str),
         sorted(json.dumps(place, default=str) for place in cohort.members),

@@ -1,5 +1,6 @@
 """A training run's log -> packets: what each epoch changed, of each metric that the study names."""
 
+from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def log_packets(study: MetricLog, site: str, rows: Path, groups: Groups) -> list
             continue
         order = sorted(epochs)
         last = study.epochs or round(order[-1])
-        pairs = list(zip(order, order[1:], strict=False))
+        pairs = list(pairwise(order))
         changes = [epochs[now][0] - epochs[before][0] for before, now in pairs]
         ranks = deciles([change if better == "higher" else -change for change in changes])
         for (_, now), change, rank in zip(pairs, changes, ranks, strict=True):

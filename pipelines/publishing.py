@@ -59,7 +59,9 @@ def publish(summary: Summary, study: Study, rounding: Rounding = Rounding()) -> 
         effect, level = round(effect, rounding.digits), float(f"{level:.{rounding.digits}g}")
         records = max(1, rounding.records * round(records / rounding.records))
         likelihood = likelihood and tuple(round(one, rounding.digits) for one in likelihood)
-    return Published(_single(effect), _single(stderr), _single(level), records, likelihood and tuple(map(_single, likelihood)))
+    return Published(
+        _single(effect), _single(stderr), _single(level), records, likelihood and tuple(map(_single, likelihood))
+    )
 
 
 def level_error(level: float, rounding: Rounding) -> float:

@@ -52,8 +52,8 @@ class Rates:
 
     def people(self) -> dict[str, float]:
         arms = {"treated": self.treated, "control": self.control}
-        return {f"{name} with an event": arm.struck for name, arm in arms.items()} | {
-            f"{name} without one": arm.n - arm.struck for name, arm in arms.items()
+        return {f"{name} with an event": float(arm.struck) for name, arm in arms.items()} | {
+            f"{name} without one": float(arm.n - arm.struck) for name, arm in arms.items()
         }
 
     def sums(self) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""Roll up, then gate: cohorts too small to leave join their neighbours along the study's hierarchy before any is dropped."""
+"""Roll up, then gate: cohorts too small to leave join neighbours along the study's hierarchy before one is dropped."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,8 @@ def roll_up(
     that could leave joins them (complementary suppression, Willenborg & de Waal 2001, ch. 4), until they may leave
     or nothing is left to join; then they go on to the next level. Totals are never sent, so none can be subtracted.
     """
-    may, small = [], []
+    may: list[Cohort] = []
+    small: list[Cohort] = []
     for cohort in found:
         (small if is_too_small(cohort) else may).append(cohort)
     for level in range(len(study.rollup) - 1, -1, -1):

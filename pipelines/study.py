@@ -87,7 +87,8 @@ class _Sited(Strict):
             found = {str(path)[skip : len(str(path)) - end]: path for path in folder.glob(f"{before}*{after}")}
         found = {site: path for site, path in sorted(found.items()) if remote or path.exists()}
         if not found:
-            raise StudyError(f"study {self.study!r}: no rows at {folder / str(getattr(self.rows, 'database', self.rows))}")
+            where = self.rows.database if isinstance(self.rows, Query) else self.rows
+            raise StudyError(f"study {self.study!r}: no rows at {folder / where}")
         return found
 
 
@@ -116,7 +117,8 @@ class Study(_Sited):
             raise ValueError("'period' makes the training_phase; leave one of them out")
         if self.likelihood and self.effect == "standardised_mean_difference":
             raise ValueError("'likelihood' is not known of a standardised_mean_difference")
-        if self.likelihood and self.effect == "risk_difference" and not -1 < self.likelihood.start < self.likelihood.end < 1:
+        grid = self.likelihood
+        if grid and self.effect == "risk_difference" and not -1 < grid.start < grid.end < 1:
             raise ValueError("'likelihood' of a risk_difference lies within -1 and 1: write its 'from' and 'to'")
         return self
 

@@ -74,7 +74,7 @@ class Survival:
 
 
 def log_rank(survival: Survival) -> tuple[float, float]:
-    """Observed minus expected events of the treated, and its hypergeometric variance (Mantel 1966; Peto & Peto 1972)."""
+    """Observed minus expected events of the treated, and the variance, hypergeometric (Mantel 1966)."""
     excess = variance = 0.0
     for one, other, treated, control in _risk_sets(survival):
         d, n = one + other, treated + control
