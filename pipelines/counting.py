@@ -47,7 +47,9 @@ def count(study: AnyStudy, rows: Path, engine: Engine) -> dict[str | None, Group
         if isinstance(study, Study) and study.period:
             frame = _in_periods(frame, study, types, rows)
         counted = frame.group_by(*keys).agg(nw.len().alias("qis rows"), *_sums(study, types)).head(MAX_GROUPS + 1)
-        table = counted.collect(backend="pyarrow").to_arrow()
+        # Rows larger than memory pass through in pieces; the other engines do so by themselves.
+        streamed = {"engine": "streaming"} if engine == "polars" else {}
+        table = counted.collect(backend="pyarrow", **streamed).to_arrow()
     if table.num_rows == 0:
         raise StudyError(f"{rows}: the table is empty")
     if table.num_rows > MAX_GROUPS:

@@ -11,8 +11,11 @@ from pipelines.publishing import LADDER, Published, Rounding, level_error, publi
 from pipelines.rates import Rates
 from pipelines.study import Study
 
-ENOUGH = 100
-"""Tables counted at most: nobody needs to know whether it is 100 or 1,000."""
+ENOUGH = 20
+"""Tables counted at most: nobody needs to know whether it is 20 or 200."""
+SIZES = 20_000
+"""Sizes of the treated arm tried to either side of the true one: with more people not all tables are, so that at
+least as many fit as are found."""
 PAIRS = 200_000
 """Candidates looked at in one go."""
 
@@ -70,7 +73,7 @@ def _tables(published: Published, study: Study, rounding: Rounding, near: int) -
     for n in range(max(2, published.records - slack), published.records + slack + 1):
         if rounding.records * round(n / rounding.records) != published.records:
             continue
-        sizes = np.arange(1, n, dtype=np.int64)
+        sizes = np.arange(max(1, near - SIZES), min(n, near + SIZES), dtype=np.int64)
         sizes = sizes[np.argsort(np.abs(sizes - near), kind="stable")]
         error = level_error(published.level, rounding)
         width = min(2 * error * n + 1, 200) * (2 * (_step(rounding) + error) * n + 4)

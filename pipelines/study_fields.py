@@ -148,7 +148,7 @@ class Linter(Strict):
     """What to do with a packet that fewer than `tables` tables of counts can have made: give its numbers fewer digits
     until enough can (and refuse it where no rounding helps), refuse it, or send it, with a reason."""
 
-    tables: Annotated[int, Field(ge=2, le=1000)] = 2
+    tables: Annotated[int, Field(ge=2, le=20)] = 2
     too_few: Literal["round", "refuse", "send"] = "round"
     why: str = ""
 
