@@ -2,7 +2,7 @@
 so that a packet has the same bits, and the same packet_id, wherever it was counted."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ def _release(study: AnyStudy, site: str, rows: Path, engine: Engine, groups: Gro
     for cohort in found:
         entry = ledger.entry(study, site, cohort)
         assert cohort.summary is not None
-        finding = lint(cohort.summary, study)
+        finding = lint(cohort.summary, study, ledger.of_the_same(entry, released, study))
         refused = finding.refused or ledger.too_near(entry, released, study.gate)
         if refused:
             kept_back.append((_label(cohort, study), refused))
@@ -94,8 +94,8 @@ def _release(study: AnyStudy, site: str, rows: Path, engine: Engine, groups: Gro
         ]
     )
     identified = tuple(
-        replace(entry, packet_id=packet_id)
-        for (_, _, entry), packet_id in zip(sent, packets["packet_id"].to_pylist(), strict=True)
+        ledger.told(entry, finding, study.effect, packet_id)
+        for (_, finding, entry), packet_id in zip(sent, packets["packet_id"].to_pylist(), strict=True)
     )
     findings = tuple(finding for _, finding, _ in sent)
     return Release(site, engine, packets, sum(groups.rows), tuple(kept_back), findings, identified)

@@ -3,12 +3,14 @@
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pipelines.cohorts import Cohort
 from pipelines.effects import Cells
+from pipelines.linter import Finding, Known
 from pipelines.means import Means
+from pipelines.publishing import Published, Rounding
 from pipelines.study import Study
 from pipelines.study_fields import Gate
 from qis_connectors.errors import QisError
@@ -27,7 +29,19 @@ class Entry:
     records: int
     sums: list[float]
     kind: str
+    effect: str = ""
+    digits: int | None = None
+    multiple: int = 1
+    published: tuple[float, float, float, int, list[float] | None] | None = None
     packet_id: str = ""
+
+    def known(self, study: Study) -> Known | None:
+        """What the release told, as the linter takes it."""
+        if self.published is None:
+            return None
+        effect, stderr, level, records, likelihood = self.published
+        told = Published(effect, stderr, level, records, None if likelihood is None else tuple(likelihood))
+        return study.model_copy(update={"effect": self.effect}), Rounding(self.digits, self.multiple), told
 
 
 def ledger_of(rows: Path) -> Path:
@@ -53,6 +67,26 @@ def entry(study: Study, site: str, cohort: Cohort) -> Entry:
         list(cohort.summary.sums()),
         type(cohort.summary).__name__,
     )
+
+
+def told(new: Entry, finding: Finding, effect: str, packet_id: str) -> Entry:
+    """The entry with what the packet says."""
+    numbers, likelihood = finding.published, finding.published.likelihood
+    published = (
+        numbers.effect,
+        numbers.stderr,
+        numbers.level,
+        numbers.records,
+        None if likelihood is None else list(likelihood),
+    )
+    digits, multiple = finding.rounding.digits, finding.rounding.records
+    return replace(new, effect=effect, digits=digits, multiple=multiple, published=published, packet_id=packet_id)
+
+
+def of_the_same(new: Entry, released: list[Entry], study: Study) -> tuple[Known, ...]:
+    """What earlier releases told of the very same table: by another effect, or with more digits."""
+    same = [old for old in released if (old.cohort, old.members, old.sums) == (new.cohort, new.members, new.sums)]
+    return tuple(known for old in same if (known := old.known(study)) is not None)
 
 
 def read(rows: Path) -> list[Entry]:

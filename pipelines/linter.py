@@ -16,8 +16,13 @@ ENOUGH = 20
 SIZES = 20_000
 """Sizes of the treated arm tried to either side of the true one: with more people not all tables are, so that at
 least as many fit as are found."""
-PAIRS = 200_000
+MOST = 200
+"""Counts tried of one arm, where rounding leaves more open."""
+PAIRS = 50_000
 """Candidates looked at in one go."""
+
+Known = tuple[Study, Rounding, Published]
+"""Numbers that were sent, the study they were of and how they were rounded."""
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -38,32 +43,33 @@ class Finding:
         return "; ".join(part for part in (fit, str(self.rounding), self.refused) if part)
 
 
-def lint(summary: Summary, study: Study) -> Finding:
+def lint(summary: Summary, study: Study, earlier: tuple[Known, ...] = ()) -> Finding:
     """The numbers to send, attacked: with fewer digits where the study says so and too few tables fit, or refused.
 
-    The attacker knows all that is published, how it was rounded, the study and its gate.
+    The attacker knows all that is published, how it was rounded, the study and its gate; and what was sent of the same
+    table `earlier`, which counts against tables of a binary outcome.
     """
     for rounding in (Rounding(), *LADDER):
         published = publish(summary, study, rounding)
-        if published.stderr > 0 and (finding := _attack(summary, published, study, rounding)):
-            if finding.tables is None or finding.tables >= study.linter.tables or study.linter.too_few == "send":
-                return finding
-            if study.linter.too_few == "refuse":
-                return Finding(published, rounding, finding.tables, f"at least {study.linter.tables} must fit")
-    return Finding(published, rounding, finding.tables, "no rounding hides the table")
+        tables = _attack(summary, published, study, rounding, earlier)
+        if tables is None or tables >= study.linter.tables or study.linter.too_few == "send":
+            return Finding(published, rounding, tables)
+        if study.linter.too_few == "refuse":
+            return Finding(published, rounding, tables, f"at least {study.linter.tables} must fit")
+    return Finding(published, rounding, tables, "no rounding hides the table")
 
 
-def _attack(summary: Summary, published: Published, study: Study, rounding: Rounding) -> Finding:
-    tables: int | None = None
+def _attack(
+    summary: Summary, published: Published, study: Study, rounding: Rounding, earlier: tuple[Known, ...]
+) -> int | None:
     if isinstance(summary, Cells):
-        tables = _tables(published, study, rounding, int(summary.treated))
-    elif isinstance(summary, Rates):
-        tables = _event_pairs(published, study, rounding)
-    return Finding(published, rounding, tables)
+        known = ((study, rounding, published), *earlier)
+        return _tables(published, study, rounding, int(summary.treated), known)
+    return _event_pairs(published, study, rounding) if isinstance(summary, Rates) else None
 
 
-def _tables(published: Published, study: Study, rounding: Rounding, near: int) -> int:
-    """How many 2x2 tables give exactly the published numbers; ENOUGH if as many.
+def _tables(published: Published, study: Study, rounding: Rounding, near: int, known: tuple[Known, ...]) -> int:
+    """How many 2x2 tables give exactly the numbers that are `known`; ENOUGH if as many.
 
     For each size of the treated arm (those near the true one first, which only saves time) the level leaves a few
     counts of events there, and the effect a few in the other arm; they are then published and compared.
@@ -76,11 +82,11 @@ def _tables(published: Published, study: Study, rounding: Rounding, near: int) -
         sizes = np.arange(max(1, near - SIZES), min(n, near + SIZES), dtype=np.int64)
         sizes = sizes[np.argsort(np.abs(sizes - near), kind="stable")]
         error = level_error(published.level, rounding)
-        width = min(2 * error * n + 1, 200) * (2 * (_step(rounding) + error) * n + 4)
+        width = min(2 * error * n + 1, MOST) * (min(2 * (_step(rounding) + error) * n, MOST) + 4)
         for some in np.array_split(sizes, ceil(len(sizes) * width / PAIRS)):
             a, b, c, d = _candidates(some, n, published, study, rounding)
             for table in zip(a.tolist(), b.tolist(), c.tolist(), d.tolist(), strict=True):
-                if publish(Cells(*table), study, rounding) == published:
+                if all(publish(Cells(*table), plan, digits) == numbers for plan, digits, numbers in known):
                     fitting.add(table)
                     if len(fitting) == ENOUGH:
                         return ENOUGH
@@ -95,14 +101,16 @@ def _candidates(n1: Ints, n: int, published: Published, study: Study, rounding: 
         return (n1,) * 4
     n2, half = n - n1, _step(rounding) / 2 + 1e-6
     # Where a cell is empty, 1/2 has been added to all four before the effect was taken.
-    ranges = []
-    for more in (0.0, 0.5):
-        p = (a + more) / (n1 + 2 * more)
-        ends = [_control_risk(p, published.effect + by, study.effect) for by in (half, -half)]
-        ranges.append([end * (n2 + 2 * more) - more for end in ends])
-    low, high = np.minimum(*(r[0] for r in ranges)), np.maximum(*(r[1] for r in ranges))
+    more = np.where((a == 0) | (a == n1), 0.5, 0.0)
+    risk = (a + more) / (n1 + 2 * more)
+    low, high = (
+        _control_risk(risk, published.effect + by, study.effect) * (n2 + 2 * more) - more for by in (half, -half)
+    )
     low, high = np.clip(np.ceil(low - 1e-6), 0, n2), np.clip(np.floor(high + 1e-6), 0, n2)
     at, c = _spread(np.arange(len(n1)), low, high)
+    inner = np.flatnonzero(more == 0)  # there the other arm alone may have the empty cell
+    at = np.concatenate([at, inner, inner])
+    c = np.concatenate([c, np.zeros(len(inner), np.int64), n2[inner]])
     n1, n2, a = n1[at], n2[at], a[at]
     cells = [a, n1 - a, c, n2 - c]
     allowed = np.all([(cell == 0) | (cell >= study.gate.min_cell) for cell in cells], axis=0)
@@ -119,11 +127,12 @@ def _step(rounding: Rounding) -> float:
 
 
 def _spread(keys: Ints, low: Floats, high: Floats) -> tuple[Ints, Ints]:
-    """Every whole number from `low` to `high` (at most 200 of them), with its key."""
+    """Every whole number from `low` to `high` with its key; of more than MOST as many, evenly spaced."""
     first = low.astype(np.int64)
-    many = np.clip(high.astype(np.int64) - first + 1, 0, 200)
-    starts = np.repeat(np.cumsum(many) - many, many)
-    return np.repeat(keys, many), np.repeat(first, many) + np.arange(int(many.sum())) - starts
+    all_ = np.maximum(high.astype(np.int64) - first + 1, 0)
+    many = np.minimum(all_, MOST)
+    at = np.arange(int(many.sum())) - np.repeat(np.cumsum(many) - many, many)
+    return np.repeat(keys, many), np.repeat(first, many) + at * np.repeat(all_, many) // np.repeat(many, many)
 
 
 def _control_risk(risk: Floats, effect: float, measure: str) -> Floats:

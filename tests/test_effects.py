@@ -292,3 +292,16 @@ def test_a_year_or_date_may_stand_in_the_study(tmp_path):
     visits().write_parquet(tmp_path / "visits.parquet")
     plan = study(VISITS, outcome=KINDS["binary"], effect="risk_difference", time=date(1970, 1, 2))
     assert distill(plan, "x", tmp_path / "visits.parquet").packets["timestamp_utc"].to_pylist() == [86_400_000]
+
+
+@pytest.mark.slow
+def test_ten_million_rows_pass_through_bounded_memory():
+    """In a process of its own, imports and all."""
+    from tempfile import TemporaryDirectory
+
+    import distill as benchmark
+
+    with TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows.parquet"
+        benchmark._write(rows, 10_000_000)
+        assert max(benchmark._peak(rows, kind) for kind in benchmark.OUTCOMES) < 1.5
