@@ -18,7 +18,7 @@ SIZES = 20_000
 least as many fit as are found."""
 MOST = 200
 """Counts tried of one arm, where rounding leaves more open."""
-PAIRS = 50_000
+PAIRS = 200_000
 """Candidates looked at in one go."""
 
 Known = tuple[Study, Rounding, Published]
@@ -83,8 +83,9 @@ def _tables(published: Published, study: Study, rounding: Rounding, near: int, k
         sizes = sizes[np.argsort(np.abs(sizes - near), kind="stable")]
         error = level_error(published.level, rounding)
         width = min(2 * error * n + 1, MOST) * (min(2 * (_step(rounding) + error) * n, MOST) + 4)
-        for some in np.array_split(sizes, ceil(len(sizes) * width / PAIRS)):
-            a, b, c, d = _candidates(some, n, published, study, rounding)
+        block = max(1, int(PAIRS / width))
+        for first in range(0, len(sizes), block):
+            a, b, c, d = _candidates(sizes[first : first + block], n, published, study, rounding)
             for table in zip(a.tolist(), b.tolist(), c.tolist(), d.tolist(), strict=True):
                 if all(publish(Cells(*table), plan, digits) == numbers for plan, digits, numbers in known):
                     fitting.add(table)
