@@ -1,6 +1,6 @@
 """The numbers of a packet, with as many digits as may be told."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor, log10, sqrt
 
 import numpy as np
@@ -14,7 +14,7 @@ POINTS = 8
 
 @dataclass(frozen=True)
 class Rounding:
-    """Decimals of effect, standard error and likelihood, significant digits of the level (None: as they are), and what
+    """Decimals of effect and standard error, significant digits of level and likelihood (None: as they are), and what
     the number of records is a multiple of."""
 
     digits: int | None = None
@@ -51,17 +51,36 @@ def publish(summary: Summary, study: Study, rounding: Rounding = Rounding()) -> 
     A rounded standard error holds the rounding of the effect, a uniform error of variance step^2 / 12 (Sheppard 1898),
     and is rounded up, so that no packet claims to be surer than it is.
     """
+    numbers = _without_likelihood(summary, study, rounding)
+    if study.likelihood is None:
+        return numbers
+    values = [_height(summary, study, at) for at in range(POINTS)]
+    return replace(numbers, likelihood=tuple(_told(value - max(values), rounding) for value in values))
+
+
+def is_told_by(summary: Summary, study: Study, rounding: Rounding, told: Published) -> bool:
+    """Whether `publish` would give `told`; the likelihood, which takes long, is looked at last."""
+    if _without_likelihood(summary, study, rounding) != replace(told, likelihood=None):
+        return False
+    if told.likelihood is None:
+        return True
+    top = told.likelihood.index(0.0)
+    highest = _height(summary, study, top)
+    # Others may be as high in single precision, never higher.
+    return all(
+        _told(_height(summary, study, at) - highest, rounding) == value for at, value in enumerate(told.likelihood)
+    )
+
+
+def _without_likelihood(summary: Summary, study: Study, rounding: Rounding) -> Published:
     effect, stderr = summary.effect(study.effect)
-    level, records, likelihood = summary.level, summary.records, _likelihood(summary, study)
+    level, records = summary.level, summary.records
     if rounding.digits is not None:
         step = 10.0**-rounding.digits
         stderr = ceil(sqrt(stderr**2 + step**2 / 12) / step - 1e-9) * step
         effect, level = round(effect, rounding.digits), float(f"{level:.{rounding.digits}g}")
         records = max(1, rounding.records * round(records / rounding.records))
-        likelihood = likelihood and tuple(round(one, rounding.digits) for one in likelihood)
-    return Published(
-        _single(effect), _single(stderr), _single(level), records, likelihood and tuple(map(_single, likelihood))
-    )
+    return Published(_single(effect), _single(stderr), _single(level), records)
 
 
 def level_error(level: float, rounding: Rounding) -> float:
@@ -71,14 +90,15 @@ def level_error(level: float, rounding: Rounding) -> float:
     return 0.5 * 10.0 ** (floor(log10(abs(level))) - rounding.digits + 1) * (1 + 1e-6)
 
 
-def _likelihood(summary: Summary, study: Study) -> tuple[float, ...] | None:
-    """Log-likelihood at the grid's points, 0 at the likeliest of them."""
-    if study.likelihood is None:
-        return None
+def _height(summary: Summary, study: Study, at: int) -> float:
+    """Log-likelihood at a point of the grid, up to a constant: 0 is told of the likeliest point."""
+    assert study.likelihood is not None
     start, end = study.likelihood.start, study.likelihood.end
-    grid = [start + (end - start) * at / (POINTS - 1) for at in range(POINTS)]
-    values = [summary.log_likelihood(study.effect, effect) for effect in grid]
-    return tuple(value - max(values) for value in values)
+    return summary.log_likelihood(study.effect, start + (end - start) * at / (POINTS - 1))
+
+
+def _told(height: float, rounding: Rounding) -> float:
+    return _single(height if rounding.digits is None else float(f"{height:.{rounding.digits}g}"))
 
 
 def _single(value: float) -> float:
