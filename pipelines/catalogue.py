@@ -1,8 +1,13 @@
-"""docs/answers.md: what can be asked, from the headers of sql/. `make docs` writes it, and a test holds it to them."""
+"""docs/answers.md, what can be asked, from the headers of sql/, and docs/study.schema.json, what a study file may hold.
+`make docs` writes both, and tests hold them to where they are from."""
+
+import json
 
 from pipelines.shipped import shipped
+from pipelines.study import schema
 from pipelines.synthesize import Statement, answers, plan, statements
 
+SCHEMA = "docs/study.schema.json"
 HEAD = """# Answers
 
 Each is one file of [sql/](../sql), asked for by its name: `qis synthesize pooled --table my-packets`. This page is made
@@ -16,6 +21,11 @@ def markdown() -> str:
     found = [known[name] for name in sorted(answers())]
     table = ["| answer | question |", "|---|---|", *(f"| [`{one.name}`](#{one.name}) | {one.title} |" for one in found)]
     return "\n".join([HEAD, *table, *map(_section, found)]) + "\n"
+
+
+def study_schema() -> str:
+    """The JSON Schema of a study file, as editors read it."""
+    return json.dumps(schema(), indent=2, sort_keys=True) + "\n"
 
 
 def _section(statement: Statement) -> str:
@@ -32,4 +42,6 @@ def _section(statement: Statement) -> str:
 
 
 if __name__ == "__main__":
-    (shipped("sql").parent / "docs" / "answers.md").write_text(markdown(), encoding="utf-8")
+    root = shipped("sql").parent
+    (root / "docs" / "answers.md").write_text(markdown(), encoding="utf-8")
+    (root / SCHEMA).write_text(study_schema(), encoding="utf-8")

@@ -5,18 +5,16 @@ import logging
 import sys
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from pipelines.output import Format, print_rows
+from pipelines.cli_site import audit, distill, study_app
+from pipelines.output import Format, notice, notices, print_rows, say_receipt
 from qis_connectors.errors import QisError
-
-if TYPE_CHECKING:
-    from qis_connectors.client import Receipt
 
 # Commands import what they run when they run, so that `qis --help` and shell loops do not wait for Polars and DuckDB.
 Engine = Literal["polars", "spark"]
@@ -26,7 +24,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-notices = Console(stderr=True, highlight=False, soft_wrap=True)
+app.add_typer(study_app, name="study")
+app.command()(distill)
+app.command()(audit)
 
 RouterUrl = Annotated[str, typer.Option("--router", help="The router, as grpc://HOST:PORT.")]
 Table = Annotated[Path, typer.Option("--table", help="The packet table, a Delta folder.")]
@@ -88,37 +88,6 @@ def backup(
         task = progress.add_task("Backup", total=total)
         size = copy_store(store, out, lambda copied: progress.advance(task, copied))
     notice(f"{out}: {size:,} bytes")
-
-
-@app.command()
-def distill(
-    study: Annotated[Path, typer.Argument(help="The study's YAML file.")],
-    engine: Annotated[Engine, typer.Option(help="What counts the rows.")] = "polars",
-    out: Annotated[Path | None, typer.Option(help="Write the packets to this Parquet file.")] = None,
-    router: Annotated[str | None, typer.Option(help="Deposit the packets there: grpc://HOST:PORT.")] = None,
-    form: Form = Format.table,
-) -> None:
-    """Turn the rows of each site of a study into packets, and print them, write them or deposit them."""
-    from pipelines.distill import distill as distill_site
-    from pipelines.files import write_parquet
-    from pipelines.study import load
-    from qis_connectors.client import RouterClient
-
-    plan = load(study)
-    with Progress(console=notices, transient=True, disable=not notices.is_terminal) as progress:
-        sites = progress.track(plan.row_files(study.parent).items(), description="Sites")
-        releases = [distill_site(plan, site, rows, engine) for site, rows in sites]
-    for release in releases:
-        if release.withheld:
-            notice(f"{release.site}: no packet leaves: {release.withheld}")
-    packets = pa.concat_tables(release.packets for release in releases)
-    if out:
-        write_parquet(packets, out)
-    if router:
-        with RouterClient(router) as client:
-            say_receipt(client.deposit(packets))
-    if not (out or router):
-        print_rows(packets, form, QUERY_COLUMNS)
 
 
 @app.command()
@@ -265,14 +234,6 @@ def read_filters(text: str | None) -> object:
         return None if text is None else json.loads(text)
     except json.JSONDecodeError as error:
         raise QisError(f"--filters is not JSON: {error.msg} at character {error.pos}") from None
-
-
-def notice(text: str) -> None:
-    notices.print(text, markup=False)
-
-
-def say_receipt(receipt: "Receipt") -> None:
-    notice(f"{receipt.stored} packets stored, {receipt.duplicates} were there already")
 
 
 def main() -> None:

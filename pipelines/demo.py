@@ -15,7 +15,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import bcg
+from pipelines import bcg, ledger
 from pipelines.accumulate import Accumulated, accumulate
 from pipelines.answers import answers_from, report_from
 from pipelines.distill import Release, distill
@@ -84,6 +84,7 @@ def site_rows(loop: Loop, site: str) -> int:
 def staged_packets(loop: Loop, site: str) -> Release:
     """The site's outcome packets, distilled from its rows, validated and gated, still at the site."""
     release = distill(loop.study(), site, loop.rows(site), loop.engine_of(site))
+    ledger.record(loop.rows(site), release.entries)
     write_parquet(release.packets, loop.staged(site))
     return release
 

@@ -1,145 +1,176 @@
 """A site's rows -> outcome packets. The engine counts, once for all engines; everything after is plain arithmetic,
 so that a packet has the same bits, and the same packet_id, wherever it was counted."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
-import narwhals as nw
 import pyarrow as pa
 
+from pipelines import ledger
+from pipelines.cohorts import Cohort, cohorts
 from pipelines.commitment import commit, salt_of
-from pipelines.effects import MEASURES, Cells, correct_empty_cells
-from pipelines.engine import Engine, readable, scan
-from pipelines.privacy import refuse_small_cells
-from pipelines.study import Study, StudyError
-from qis_connectors.outcome import compact_json, confidence, deciles
+from pipelines.counting import Groups, Value, count
+from pipelines.engine import Engine
+from pipelines.linter import Finding, lint
+from pipelines.metric_log import log_packets
+from pipelines.privacy import too_small
+from pipelines.publishing import POINTS
+from pipelines.rollup import roll_up
+from pipelines.study import AnyStudy, Study, StudyError
+from pipelines.values import as_json, constant, milliseconds
+from qis_connectors.outcome import confidence, deciles
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, complete
 
 ARCHITECTURE = "two_arm_comparison"
-MAX_DISTINCT_ROWS = 100_000
-"""Distinct combinations of the study's columns; beyond it a column is no arm, binary outcome or site constant."""
-
-Value = bool | int | float | str | date | None
-Counted = dict[tuple[Value, ...], int]
-"""How many rows hold each combination of values of `study.columns`."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """What one site sends: its packets (OUTCOME_PACKET_SCHEMA), or why there are none; and the rows that stay."""
+    """What one site sends: its packets (OUTCOME_PACKET_SCHEMA) and what the linter found of each; and what stays: how
+    many rows, which cohorts and why."""
 
     site: str
     engine: Engine
     packets: pa.Table
     rows: int
-    withheld: str | None
+    kept_back: tuple[tuple[str, str], ...] = ()
+    findings: tuple[Finding | None, ...] = ()
+    entries: tuple[ledger.Entry, ...] = ()
+
+    @property
+    def withheld(self) -> str | None:
+        """What does not leave and why, in one line; None if everything does."""
+        return "; ".join(f"{label}: {why}" if label else why for label, why in self.kept_back) or None
 
 
-def distill(study: Study, site: str, rows: Path, engine: Engine = "polars") -> Release:
+def releases(study: AnyStudy, folder: Path, engine: Engine = "polars") -> Iterator[tuple[Path, Release]]:
+    """The packets of every site of a study whose file is in `folder`, and the rows they are of."""
+    for site, rows in study.row_files(folder).items():
+        for name, groups in sorted(count(study, rows, engine).items(), key=lambda one: str(one[0])):
+            yield rows, release(study, site if name is None else name, rows, engine, groups)
+
+
+def distill(study: AnyStudy, site: str, rows: Path, engine: Engine = "polars") -> Release:
     """The packets of one site.
 
-    Raises StudyError where the table has not the study's columns or values, and EngineError or SaltError.
+    Nothing is written but the site's salt: who sends them records `entries` in the ledger first. Raises StudyError
+    where the table has not the study's columns or values, and EngineError, SaltError or LedgerError.
     """
-    with readable(rows, engine):
-        counted = _count(scan(rows, engine), study, rows)
-    if not counted:
-        raise StudyError(f"{rows}: the table is empty")
-    return release(study, site, counted, str(rows), lambda: salt_of(rows), engine)
+    found = count(study, rows, engine)
+    groups = found.get(site if study.site_column else None)
+    if groups is None:
+        raise StudyError(f"{rows}: no row has {study.site_column} = {site!r}")
+    return release(study, site, rows, engine, groups)
 
 
-def release(study: Study, site: str, counted: Counted, rows: str, salt: Callable[[], bytes], engine: Engine) -> Release:
-    """The packets of one site whose rows are counted; `rows` is what errors call them. The salt is asked for where a
-    packet leaves. Raises as `distill` does.
+def release(study: AnyStudy, site: str, rows: Path, engine: Engine, groups: Groups) -> Release:
+    """The packets of one site whose rows are counted; beside `rows`, which errors name, lie its salt and its ledger.
+
+    Raises as `distill` does.
     """
-    cells = _cells(counted, study, rows)
-    withheld = refuse_small_cells(cells, study.gate)
-    if not (cells.treated_event or cells.control_event):
-        # Without an event in either arm a ratio is not defined (Cochrane Handbook, 10.4.4.2).
-        withheld = "nobody in either arm has the event"
-    fields = [] if withheld else [_packet(study, site, rows, counted, cells, salt())]
-    batch = complete(pa.RecordBatch.from_pylist(fields, schema=OUTCOME_PACKET_SCHEMA))
-    return Release(site, engine, pa.Table.from_batches([batch]), sum(counted.values()), withheld)
-
-
-def _count(frame: nw.LazyFrame[Any], study: Study, rows: Path) -> Counted:
-    columns, there = study.columns, frame.collect_schema().names()
-    for column in columns:
-        if column not in there:
-            raise StudyError(f"{rows}: there is no column {column!r}; there are {', '.join(there[:20])}")
-    distinct = frame.group_by(*columns).agg(nw.len().alias("rows")).head(MAX_DISTINCT_ROWS + 1)
-    counted = distinct.collect(backend="pyarrow").to_arrow()
-    if counted.num_rows > MAX_DISTINCT_ROWS:
-        raise StudyError(f"{rows}: over {MAX_DISTINCT_ROWS} distinct rows; is {study.outcome.column!r} binary?")
-    *keys, sizes = (counted.column(name).to_pylist() for name in (*columns, "rows"))
-    return dict(zip(zip(*keys, strict=True), sizes, strict=True))
-
-
-def _cells(counted: Counted, study: Study, rows: str) -> Cells:
-    """The 2x2 table. Rows of other arms, and rows where arm or outcome is missing, are in no cell."""
-    arm_at, outcome_at = study.columns.index(study.arms.column), study.columns.index(study.outcome.column)
-    count = {(arm, event): 0 for arm in ("treated", "control") for event in (True, False)}
-    arms: dict[Value, str] = {study.arms.treated: "treated", study.arms.control: "control"}
-    for values, n in counted.items():
-        arm, outcome = arms.get(values[arm_at]), values[outcome_at]
-        if arm is not None and outcome is not None:
-            count[arm, outcome == study.outcome.event] += n
-    for value, arm in arms.items():
-        if not (count[arm, True] or count[arm, False]):
-            seen = sorted({str(values[arm_at]) for values in counted})[:5]
-            raise StudyError(f"{rows}: no row has {study.arms.column} = {value!r} ({arm}); it holds {', '.join(seen)}")
-    return Cells(count["treated", True], count["treated", False], count["control", True], count["control", False])
-
-
-def _packet(study: Study, site: str, rows: str, counted: Counted, cells: Cells, salt: bytes) -> dict[str, Any]:
-    effect, stderr = MEASURES[study.effect](correct_empty_cells(cells))
+    if not isinstance(study, Study):
+        fields = log_packets(study, site, rows, groups)
+        return Release(site, engine, _table(fields), sum(groups.rows), (), (None,) * len(fields))
+    where = str(rows)
+    found, small = roll_up(
+        study, cohorts(study, groups, where), groups.names, lambda one: _reason(one, study) is not None
+    )
+    kept_back = [(_label(one, study), str(_reason(one, study))) for one in small]
+    released, sent = ledger.read(rows), []
+    for cohort in found:
+        entry = ledger.entry(study, site, cohort)
+        assert cohort.summary is not None
+        finding = lint(cohort.summary, study, ledger.of_the_same(entry, released, study))
+        refused = finding.refused or ledger.too_near(entry, released, study.gate)
+        if refused:
+            kept_back.append((_label(cohort, study), refused))
+        else:
+            sent.append((cohort, finding, entry))
     sign = 1 if study.outcome.better == "higher" else -1
+    ranks = deciles([sign * finding.published.effect for _, finding, _ in sent]) if sent else []
+    packets = _table(
+        [
+            _packet(study, site, rows, groups, cohort, finding, rank)
+            for (cohort, finding, _), rank in zip(sent, ranks, strict=True)
+        ]
+    )
+    identified = tuple(
+        ledger.told(entry, finding, study.effect, packet_id)
+        for (_, finding, entry), packet_id in zip(sent, packets["packet_id"].to_pylist(), strict=True)
+    )
+    findings = tuple(finding for _, finding, _ in sent)
+    return Release(site, engine, packets, sum(groups.rows), tuple(kept_back), findings, identified)
+
+
+def _table(fields: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_batches([complete(pa.RecordBatch.from_pylist(fields, schema=OUTCOME_PACKET_SCHEMA))])
+
+
+def _reason(cohort: Cohort, study: Study) -> str | None:
+    """Why a cohort may not leave."""
+    if cohort.summary is None:
+        return "an arm is empty"
+    numbers = 4 + (POINTS if study.likelihood else 0)
+    return cohort.summary.undefined() or too_small(cohort.summary, study.gate, numbers)
+
+
+def _names(cohort: Cohort, study: Study) -> dict[str, Value]:
+    """What tells the cohort from the site's others: its strata, and its place as far as it was not merged away."""
+    place = dict(zip(reversed(study.rollup), cohort.place, strict=False))
+    merged = {"merged": study.rollup[-len(cohort.place) - 1]} if len(cohort.place) < len(study.rollup) else {}
+    return {**dict(zip(study.strata, cohort.stratum, strict=True)), **place, **merged}
+
+
+def _label(cohort: Cohort, study: Study) -> str:
+    named = {**_names(cohort, study), **({str(study.time): _phase(study, cohort.period)} if study.period else {})}
+    return ", ".join(f"{name} {value}" for name, value in named.items())
+
+
+def _phase(study: Study, period: Value) -> str:
+    if study.period is None:
+        return study.training_phase
+    if not isinstance(period, date):
+        return str(period)
+    quarter = f"{period.year:04}-Q{(period.month + 2) // 3}"
+    return {"year": f"{period.year:04}", "quarter": quarter}.get(study.period) or period.strftime(
+        "%Y-%m" if study.period == "month" else "%Y-%m-%d"
+    )
+
+
+def _packet(
+    study: Study, site: str, rows: Path, groups: Groups, cohort: Cohort, finding: Finding, rank: int
+) -> dict[str, Any]:
+    numbers, keys = finding.published, [key for key, _, _ in cohort.rows]
+    time = constant(keys, groups.names, study.time, rows) if isinstance(study.time, str) else study.time
+    context = {name: constant(keys, groups.names, name, rows) for name in study.context} | _names(cohort, study)
+    grid = study.likelihood
+    if grid and (grid.start, grid.end) != (-3, 3):
+        context |= {"likelihood_from": grid.start, "likelihood_to": grid.end}
     return {
         "node_id": site,
-        "timestamp_utc": _milliseconds(_constant(counted, study, study.time, rows), study, rows),
+        "timestamp_utc": milliseconds(time, study.time, rows),
         "domain": study.domain,
         "problem_type": study.problem_type,
         "model_architecture": ARCHITECTURE,
-        "training_phase": study.training_phase,
+        "training_phase": _phase(study, cohort.period),
         "metric_name": study.effect,
-        "metric_delta": effect,
-        "metric_value": cells.treated_event / cells.treated,
-        "confidence": confidence(effect, stderr),
+        "metric_delta": numbers.effect,
+        "metric_value": numbers.level,
+        "confidence": confidence(numbers.effect, numbers.stderr),
         "intervention_type": study.intervention.type,
-        "intervention_params": _json(study.intervention.params, "intervention.params"),
-        "outcome_decile": deciles([sign * effect])[0],
-        "sample_count": int(cells.treated + cells.control),
-        "raw_data_hash": commit([(*values, n) for values, n in counted.items()], salt),
-        "metric_stderr": stderr,
-        "context": _json({name: _constant(counted, study, name, rows) for name in study.context}, f"{rows}: context"),
+        "intervention_params": as_json(study.intervention.params, "intervention.params"),
+        "outcome_decile": rank,
+        "sample_count": numbers.records,
+        "raw_data_hash": commit([(*key, n, *_sums(sums)) for key, n, sums in cohort.rows], salt_of(rows)),
+        "metric_stderr": numbers.stderr,
+        "context": as_json(context, f"{rows}: context"),
+        "likelihood": None if numbers.likelihood is None else list(numbers.likelihood),
     }
 
 
-def _constant(counted: Counted, study: Study, column: str, rows: str) -> Value:
-    """The one value a site-level column has in all rows."""
-    distinct = {values[study.columns.index(column)] for values in counted}
-    if len(distinct) > 1:
-        shown = ", ".join(sorted(map(str, distinct))[:3])
-        raise StudyError(f"{rows}: {column!r} must be the same in all of a site's rows; it holds {shown}")
-    return distinct.pop()
-
-
-def _milliseconds(value: Value, study: Study, rows: str) -> int:
-    """A year, a date or a time -> Unix epoch in ms (UTC; negative before 1970)."""
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 9999:
-        value = date(value, 1, 1)
-    if isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day)
-    if not isinstance(value, datetime):
-        raise StudyError(f"{rows}: {study.time!r} must hold a year, a date or a time; it holds {value!r}")
-    return round((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-def _json(values: dict[str, Any], where: str) -> str:
-    """An object as the packet's text, dates by their ISO form; StudyError for NaN and other things JSON has not."""
-    try:
-        return compact_json({k: v.isoformat() if isinstance(v, date) else v for k, v in values.items()})
-    except (TypeError, ValueError) as error:
-        raise StudyError(f"{where}: {error}") from None
+def _sums(sums: dict[str, Any]) -> tuple[str, ...]:
+    """Sums to nine digits: engines add doubles in different orders, and the commitment must not tell them apart."""
+    return tuple(f"{value:.9g}" if value is not None else "" for _, value in sorted(sums.items()))

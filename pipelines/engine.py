@@ -1,4 +1,4 @@
-"""Where a site's rows are counted: Polars in this process, or Spark. Both give narwhals frames, so one job serves."""
+"""Where a site's rows are counted: Polars or DuckDB here, or Spark. All give narwhals frames, so one job serves."""
 
 import importlib.util
 import os
@@ -8,21 +8,23 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import current_thread, main_thread
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
+import duckdb
 import narwhals as nw
 import polars as pl
 
+from pipelines.study_fields import Query
 from qis_connectors.errors import QisError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-Engine = Literal["polars", "spark"]
+Engine = Literal["polars", "duckdb", "spark"]
 OLDEST_JAVA = 17
 
 
@@ -52,26 +54,62 @@ def _java_version() -> int | None:
     return int(found[1]) if found else None
 
 
-def scan(rows: Path, engine: Engine) -> nw.LazyFrame[Any]:
-    """The table at `rows` (a Parquet or CSV file, a Delta folder), not yet read."""
+def engine_named(name: str) -> Engine:
+    """The engine of a name, or Spark at a master's URL (spark://HOST:PORT, local[4]), whose session then is started."""
+    for known in get_args(Engine):
+        if name == known:
+            return cast("Engine", known)
+    if "://" not in name and not name.startswith("local["):
+        raise EngineError(f"engine {name!r} is none of polars, duckdb, spark and no URL of a Spark master")
+    if missing := spark_is_here():
+        raise EngineError(f"engine spark: {missing}; --engine polars works without")
+    spark_session(name)
+    return "spark"
+
+
+def scan(rows: Path, engine: Engine, query: Query | None = None) -> nw.LazyFrame[Any]:
+    """The table at `rows` (a Parquet or CSV file, a Delta folder), or what `query` gives, not yet read."""
     kind = "delta" if (rows / "_delta_log").is_dir() else rows.suffix.lower().lstrip(".")
+    if query is not None:
+        return _answer(rows, engine, query)
     if kind not in _POLARS:
         raise EngineError(f"{rows}: rows are a .parquet or .csv file or a Delta folder")
     if engine == "polars":
         return _lazy(_POLARS[kind](rows))
+    if kind == "delta":
+        raise EngineError(f"{rows}: engine {engine} does not read Delta rows yet; --engine polars does")
+    if engine == "duckdb":
+        connection = duckdb.connect()
+        file = str(rows)
+        return _lazy(connection.read_parquet(file) if kind == "parquet" else connection.read_csv(file))
     if missing := spark_is_here():
         raise EngineError(f"engine spark: {missing}; --engine polars works without")
-    if kind == "delta":
-        raise EngineError(f"{rows}: engine spark does not read Delta rows yet; --engine polars does")
     reader = spark_session().read
     frame = reader.parquet(str(rows)) if kind == "parquet" else reader.csv(str(rows), header=True, inferSchema=True)
     return _lazy(frame)
 
 
+def _answer(rows: Path, engine: Engine, query: Query) -> nw.LazyFrame[Any]:
+    """What a query gives: DuckDB's is counted where it is made; Postgres's comes over as a table first."""
+    if engine == "spark":
+        raise EngineError(f"{rows}: engine spark does not run queries; --engine duckdb does")
+    if query.database.startswith(("postgres://", "postgresql://")):
+        if importlib.util.find_spec("adbc_driver_postgresql") is None:
+            raise EngineError("Postgres needs a driver: pip install 'qis-connectors[postgres]'")
+        table = pl.read_database_uri(query.query, query.database, engine="adbc")
+        return _lazy(table.lazy() if engine == "polars" else duckdb.connect().from_arrow(table.to_arrow()))
+    relation = duckdb.connect(str(rows), read_only=True).sql(query.query)
+    return _lazy(relation if engine == "duckdb" else relation.pl(lazy=True))
+
+
 @contextmanager
 def readable(rows: Path, engine: Engine) -> Iterator[None]:
     """What the engine says of a table it cannot read, as EngineError in one line."""
-    failures: tuple[type[Exception], ...] = (pl.exceptions.PolarsError, nw.exceptions.NarwhalsError)
+    failures: tuple[type[Exception], ...] = (pl.exceptions.PolarsError, nw.exceptions.NarwhalsError, duckdb.Error)
+    if importlib.util.find_spec("adbc_driver_manager") is not None:
+        from adbc_driver_manager import Error  # optional: only where a query goes to Postgres
+
+        failures = (*failures, Error)
     if engine == "spark" and spark_is_here() is None:
         from py4j.protocol import Py4JError
         from pyspark.errors import PySparkException
@@ -91,7 +129,11 @@ def _lazy(native: Any) -> nw.LazyFrame[Any]:  # noqa: ANN401 - a frame of whiche
     return frame
 
 
-_POLARS: dict[str, Any] = {"parquet": pl.scan_parquet, "csv": pl.scan_csv, "delta": pl.scan_delta}
+_POLARS: dict[str, Any] = {
+    "parquet": pl.scan_parquet,
+    "csv": partial(pl.scan_csv, try_parse_dates=True),
+    "delta": pl.scan_delta,
+}
 
 
 @contextmanager
@@ -110,11 +152,15 @@ def _ctrl_c_held_back() -> Iterator[None]:
             before(*pressed[0])
 
 
+LOCAL = "local[2,4]"
+"""Two cores; a task that fails is tried again, as on a cluster."""
+
+
 @cache
-def spark_session() -> "SparkSession":
-    """One local session for the whole process, silent on the terminal but for errors."""
+def spark_session(master: str = LOCAL) -> "SparkSession":
+    """One session for the whole process, silent on the terminal but for errors; the first caller's master is it."""
     with _ctrl_c_held_back():
-        return _local().getOrCreate()
+        return _builder(master).getOrCreate()
 
 
 @cache
@@ -130,7 +176,7 @@ def delta_session() -> "SparkSession":
     from delta import configure_spark_with_delta_pip
     from pyspark.errors import PySparkRuntimeError
 
-    builder = _local().config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
+    builder = _builder(LOCAL).config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
     builder = builder.config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
     try:
         with _ctrl_c_held_back(), _resolving_quietly():
@@ -144,12 +190,12 @@ def delta_session() -> "SparkSession":
     return session
 
 
-def _local() -> "SparkSession.Builder":
+def _builder(master: str) -> "SparkSession.Builder":
     from pyspark.sql import SparkSession  # optional: only where the Spark engine is asked for
 
     quiet = Path(__file__).with_name("log4j2.properties")
     return (
-        SparkSession.builder.master("local[2,4]")  # a task that fails is tried again, as on a cluster
+        SparkSession.builder.master(master)
         .appName("qis")
         .config("spark.driver.host", "127.0.0.1")
         .config("spark.driver.bindAddress", "127.0.0.1")

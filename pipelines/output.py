@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from pyarrow import csv
@@ -12,13 +13,26 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from qis_connectors.receipt import Receipt
+
 WIDEST = 2000
+notices = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class Format(StrEnum):
     table = "table"
     json = "json"
     csv = "csv"
+
+
+def notice(text: str) -> None:
+    """A line for the person who ran the command, on standard error."""
+    notices.print(text, markup=False)
+
+
+def say_receipt(receipt: "Receipt") -> None:
+    notice(f"{receipt.stored} packets stored, {receipt.duplicates} were there already")
 
 
 def print_rows(rows: pa.Table, form: Format, shown: Sequence[str] | None = None) -> None:

@@ -1,118 +1,169 @@
 """A study: where a site's rows are, what was tried, what came of it, and what may leave. One YAML file."""
 
-from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, ValidationInfo, model_validator
 
-from pipelines.effects import MEASURES
+from pipelines.study_fields import (
+    Arms,
+    Gate,
+    Grid,
+    Intervention,
+    Linter,
+    Missing,
+    Outcome,
+    Query,
+    Rows,
+    Strict,
+    Text,
+)
+from pipelines.study_mistakes import StudyError, did_you_mean, mistake
 from qis_connectors import address
-from qis_connectors.errors import QisError
 
-DEFAULT_MIN_CELL = 11
-"""The smallest count most health agencies publish (CMS cell size suppression policy: 1 to 10 are withheld)."""
+__all__ = ["EFFECTS", "MetricLog", "Study", "StudyError", "load", "schema"]
 
-Scalar = bool | int | float | str
-Text = Annotated[str, Field(min_length=1)]
+EFFECTS = {
+    "binary": ("log_risk_ratio", "log_odds_ratio", "risk_difference"),
+    "continuous": ("mean_difference", "standardised_mean_difference"),
+    "count": ("log_rate_ratio",),
+    "time_to_event": ("log_hazard_ratio",),
+}
+"""Kind of outcome -> the effect measures it has."""
 
-
-class StudyError(QisError):
-    """The study file is wrong; the text names the file, the line and what to write instead."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+Period = Literal["year", "quarter", "month", "day"]
+Time = Annotated[Text | int | date, Field(description="A column of years, dates or times; or the year or date itself")]
 
 
-class Arms(_Strict):
-    """The column that says who was treated, and its two values."""
-
-    column: Text
-    treated: Scalar
-    control: Scalar
-
-
-class Outcome(_Strict):
-    """A binary outcome: the column and the value that is the event; `better` says which direction is good."""
-
-    column: Text
-    event: Scalar
-    better: Literal["lower", "higher"]
-
-
-class Intervention(_Strict):
-    type: Text
-    params: dict[str, Any] = {}
-
-
-class Gate(_Strict):
-    """Cells of 1..min_cell-1 people are withheld with the packet they belong to; 0 is allowed."""
-
-    min_cell: Annotated[int, Field(ge=1)] = DEFAULT_MIN_CELL
-    why: str = ""
-
-    @model_validator(mode="after")
-    def _explain(self) -> "Gate":
-        if self.min_cell < DEFAULT_MIN_CELL and not self.why.strip():
-            raise ValueError(f"min_cell below {DEFAULT_MIN_CELL} needs a reason: write it under 'why'")
-        return self
-
-
-def _known_measure(name: str) -> str:
-    if name not in MEASURES:
-        raise ValueError(f"is not one of {', '.join(MEASURES)}{_did_you_mean(name, MEASURES)}")
+def _fitting_measure(name: str, info: ValidationInfo) -> str:
+    known = [effect for effects in EFFECTS.values() for effect in effects]
+    if name not in known:
+        raise ValueError(f"is not one of {', '.join(known)}{did_you_mean(name, known)}")
+    outcome = info.data.get("outcome")
+    if outcome is not None and name not in EFFECTS[outcome.kind]:
+        raise ValueError(f"is no effect of a {outcome.kind} outcome; those are {', '.join(EFFECTS[outcome.kind])}")
     return name
 
 
-class Study(_Strict):
-    """One study. `rows` is a path relative to the file; `{site}` in it stands for each site's name."""
+class _Sited(Strict):
+    """What both kinds of study have. `rows` is a path relative to the file; `{site}` in it stands for each site's
+    name, or `site` names the one, or `site_column` is the column that tells them apart."""
 
     study: Text
     domain: Text
     problem_type: Text
-    training_phase: str = ""
-    rows: Text
+    rows: Rows
     site: Text | None = None
-    arms: Arms
-    outcome: Outcome
-    effect: Annotated[str, AfterValidator(_known_measure)]
+    site_column: Text | None = None
     intervention: Intervention
     context: tuple[str, ...] = ()
-    time: Text
+
+    @model_validator(mode="after")
+    def _one_way_to_name_a_site(self) -> "_Sited":
+        in_path = isinstance(self.rows, str) and "{site}" in self.rows
+        if in_path + (self.site is not None) + (self.site_column is not None) != 1:
+            raise ValueError("needs one of: {site} in 'rows', the one name under 'site', or 'site_column'")
+        address.of(self.domain, self.problem_type)
+        return self
+
+    def row_files(self, folder: Path) -> dict[str, Path]:
+        """Site name -> its rows, for the files there are below `folder`, sorted by name.
+
+        With `site_column` there is one, under the study's name: its sites show when it is read. A query's rows have
+        the database's file, or for Postgres a file that is not there; the site's secrets are kept beside it.
+        """
+        if isinstance(self.rows, Query):
+            remote = "://" in self.rows.database
+            at = f"{self.study}.postgres" if remote else self.rows.database
+            found = {self.site or self.study: folder / at}
+        elif self.site is not None or self.site_column is not None:
+            remote, found = False, {self.site or self.study: folder / self.rows}
+        else:
+            before, after = self.rows.split("{site}", 1)
+            skip, end = len(str(folder / "_")) - 1 + len(before), len(after)
+            remote = False
+            found = {str(path)[skip : len(str(path)) - end]: path for path in folder.glob(f"{before}*{after}")}
+        found = {site: path for site, path in sorted(found.items()) if remote or path.exists()}
+        if not found:
+            where = self.rows.database if isinstance(self.rows, Query) else self.rows
+            raise StudyError(f"study {self.study!r}: no rows at {folder / where}")
+        return found
+
+
+class Study(_Sited):
+    """Two arms compared."""
+
+    kind: Literal["two_arms"] = "two_arms"
+    training_phase: str = ""
+    arms: Arms
+    outcome: Outcome
+    effect: Annotated[str, AfterValidator(_fitting_measure)]
+    strata: tuple[str, ...] = ()
+    rollup: Annotated[tuple[str, ...], Field(description="A hierarchy of columns, finest first")] = ()
+    time: Time
+    period: Period | None = None
+    missing: Missing = Missing()
+    likelihood: Grid | None = None
+    linter: Linter = Linter()
     gate: Gate = Gate()
 
     @model_validator(mode="after")
-    def _one_way_to_name_a_site(self) -> "Study":
-        if ("{site}" in self.rows) == (self.site is not None):
-            raise ValueError("needs either {site} in 'rows' or the one name under 'site'")
-        address.of(self.domain, self.problem_type)
+    def _agrees(self) -> "Study":
+        if self.period and not isinstance(self.time, str):
+            raise ValueError("'period' needs the column of times under 'time'")
+        if self.period and self.training_phase:
+            raise ValueError("'period' makes the training_phase; leave one of them out")
+        if self.likelihood and self.effect == "standardised_mean_difference":
+            raise ValueError("'likelihood' is not known of a standardised_mean_difference")
+        grid = self.likelihood
+        if grid and self.effect == "risk_difference" and not -1 < grid.start < grid.end < 1:
+            raise ValueError("'likelihood' of a risk_difference lies within -1 and 1: write its 'from' and 'to'")
         return self
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of the rows that the study reads."""
-        return tuple(dict.fromkeys((self.arms.column, self.outcome.column, *self.context, self.time)))
+        """The columns whose distinct rows are counted."""
+        known = (self.arms.column, *self.outcome.keys, *self.strata, *self.rollup, *self.context, *_column(self.time))
+        return tuple(dict.fromkeys(known))
 
-    def row_files(self, folder: Path) -> dict[str, Path]:
-        """Site name -> its rows, for the files there are below `folder`, sorted by name."""
-        if self.site is not None:
-            found = {self.site: folder / self.rows}
-        else:
-            before, after = self.rows.split("{site}", 1)
-            skip, end = len(str(folder / "_")) - 1 + len(before), len(after)
-            found = {str(path)[skip : len(str(path)) - end]: path for path in folder.glob(f"{before}*{after}")}
-        found = {site: path for site, path in sorted(found.items()) if path.exists()}
-        if not found:
-            raise StudyError(f"study {self.study!r}: no rows at {folder / self.rows}")
-        return found
+
+class MetricLog(_Sited):
+    """What a training run writes: a row an epoch and metric. Each epoch after the first is a packet."""
+
+    kind: Literal["metric_log"]
+    model_architecture: Text
+    epoch: Text
+    metric: Text
+    value: Text
+    metrics: dict[str, Literal["lower", "higher"]]
+    epochs: Annotated[int, Field(ge=1, description="How many the run will have")] | None = None
+    records: Annotated[int, Field(ge=1, description="How many records a value was measured on")]
+    time: Time
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((self.epoch, self.metric, self.value, *self.context, *_column(self.time))))
+
+
+def _column(time: str | int | date) -> tuple[str, ...]:
+    return (time,) if isinstance(time, str) else ()
+
+
+AnyStudy = Study | MetricLog
 
 
 def load(path: Path) -> Study:
-    """The study in a YAML file; StudyError names the first wrong line."""
+    """The two-arm study in a YAML file; StudyError names the first wrong line."""
+    study = load_any(path)
+    if not isinstance(study, Study):
+        raise StudyError(f"{path}: is a {study.kind}, and two arms are asked for")
+    return study
+
+
+def load_any(path: Path) -> AnyStudy:
+    """The study of either kind in a YAML file; StudyError names the first wrong line."""
     try:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -125,48 +176,13 @@ def load(path: Path) -> Study:
         raise StudyError(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from None
     if not isinstance(content, dict):
         raise StudyError(f"{path}:1: a study is a mapping of names to values")
+    kind: type[AnyStudy] = MetricLog if content.get("kind") == "metric_log" else Study
     try:
-        return Study.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
-        # A misspelt field is also a missing one; the misspelling is what helps.
-        first = min(error.errors(), key=lambda one: one["type"] == "missing")
-        raise StudyError(f"{path}:{_line(node, first['loc'])}: {_explain(first)}") from None
+        raise StudyError(f"{path}:{mistake(error, kind, node)}") from None
 
 
-def _explain(error: ErrorDetails) -> str:
-    name = ".".join(str(part) for part in error["loc"]) or "study"
-    if error["type"] == "extra_forbidden":
-        model: Any = Study
-        for part in error["loc"][:-1]:
-            model = model.model_fields[part].annotation
-        known = tuple(model.model_fields)
-        return f"{name!r} is not a field of a study{_did_you_mean(str(error['loc'][-1]), known)}"
-    if error["type"] == "missing":
-        return f"{name!r} is missing"
-    return f"{name!r}: {error['msg'].removeprefix('Value error, ')}"
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _line(node: yaml.Node | None, loc: tuple[int | str, ...]) -> int:
-    """The line of the deepest part of `loc` that is written in the file, 1-based."""
-    line = 1
-    for step in _descend(node, loc):
-        line = step
-    return line
-
-
-def _descend(node: yaml.Node | None, loc: tuple[int | str, ...]) -> Iterator[int]:
-    for part in loc:
-        if isinstance(node, yaml.MappingNode):
-            found = [(key, value) for key, value in node.value if key.value == str(part)]
-            if not found:
-                return
-            key, node = found[0]
-            yield key.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-            node = node.value[part]
-            yield node.start_mark.line + 1
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a study file."""
+    return {"title": "QIS study", **TypeAdapter[Any](AnyStudy).json_schema()}

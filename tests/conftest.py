@@ -11,6 +11,7 @@ import pytest
 from any_packets import ROWS, any_packets
 from meta_analysis import classic, run
 
+from pipelines import cli
 from qis_connectors import duckdb as qis_duckdb
 from qis_connectors.client import RouterClient
 from qis_connectors.packet import INTERCHANGE_SCHEMA
@@ -157,3 +158,18 @@ def router_process(tmp_path):
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+@pytest.fixture
+def qis(monkeypatch, capfdbinary):
+    """Runs `qis ARGS` in this process: (exit status, standard output, standard error)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["qis", *map(str, arguments)])
+        capfdbinary.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = capfdbinary.readouterr()
+        return int(end.value.code or 0), out.decode(), err.decode()
+
+    return run

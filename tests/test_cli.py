@@ -25,21 +25,6 @@ NOBODY = "grpc://127.0.0.1:1"
 
 
 @pytest.fixture
-def qis(monkeypatch, capfdbinary):
-    """Runs `qis ARGS` in this process: (exit status, standard output, standard error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["qis", *map(str, arguments)])
-        capfdbinary.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out, err = capfdbinary.readouterr()
-        return int(end.value.code or 0), out.decode(), err.decode()
-
-    return run
-
-
-@pytest.fixture
 def study(tmp_path) -> Path:
     """Two of the trials as sites beside the shipped study file."""
     for site in ("aronson-1948", "tpt-madras-1980"):
@@ -206,7 +191,8 @@ def test_wrong_usage_is_status_2(qis, arguments):
 def test_every_command_of_the_readme_is_there_and_the_other_way_round():
     readme = (shipped("sql").parent / "README.md").read_text(encoding="utf-8")
     documented = {line.split("`")[1].split()[1] for line in readme.splitlines() if line.startswith("| `qis ")}
-    assert documented == {command.name or command.callback.__name__ for command in cli.app.registered_commands}
+    commands = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
+    assert documented == commands | {group.name for group in cli.app.registered_groups}
 
 
 def test_ctrl_c_stops_the_router(tmp_path):

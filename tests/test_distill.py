@@ -12,7 +12,7 @@ from pipelines import bcg
 from pipelines.distill import distill
 from pipelines.effects import MEASURES, Cells, correct_empty_cells
 from pipelines.engine import EngineError, spark_is_here
-from pipelines.privacy import refuse_small_cells
+from pipelines.privacy import too_small
 from pipelines.shipped import shipped
 from pipelines.study import Gate, Study, StudyError, load
 from qis_connectors.packet import MAX_BYTES, OUTCOME_PACKET_SCHEMA, wire_bytes
@@ -108,8 +108,8 @@ def test_small_cells_stay_at_home_under_the_default_gate(study, tmp_path, cells)
 
 
 def test_the_gate_lets_nought_and_eleven_pass():
-    assert refuse_small_cells(Cells(0, 11, 11, 200), Gate()) is None
-    assert refuse_small_cells(Cells(0, 11, 10, 200), Gate()) == "fewer than 11 people are control with the event"
+    assert too_small(Cells(0, 11, 11, 200), Gate()) is None
+    assert too_small(Cells(0, 11, 10, 200), Gate()) == "fewer than 11 people are control with the event"
 
 
 def test_nobody_with_the_event_is_no_packet(study, tmp_path):

@@ -5,7 +5,6 @@ import pyarrow as pa
 import pytest
 
 from pipelines import bcg
-from pipelines.commitment import salt_of
 from pipelines.distill import distill
 from pipelines.shipped import shipped
 from pipelines.study import StudyError, load
@@ -22,7 +21,7 @@ SITES = ("aronson-1948", "stein-aronson-1953")
 
 @pytest.fixture(scope="module")
 def study():
-    return load(shipped("data/bcg.yaml"))
+    return load(shipped("data/bcg.yaml")).model_copy(update={"site_column": "site"})
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +37,13 @@ def together(spark, tmp_path_factory):
 
 def test_packets_are_those_of_the_sites_own_distillation_to_the_bit(study, together, router):
     frame, folder = together
-    expected = [distill(study, site, folder / site / "rows.parquet").packets for site in SITES]
+    alone = study.model_copy(update={"site_column": None})
+    expected = [distill(alone, site, folder / site / "rows.parquet").packets for site in SITES]
 
-    def salt(site):
-        return salt_of(folder / site / "rows.parquet")
+    def home(site):
+        return folder / site / "rows.parquet"
 
-    packets = distill_in_executors(study, frame, "site", salt)
+    packets = distill_in_executors(study, frame, home)
     receipts = packets.mapInArrow(depositing(router.url), RECEIPTS).collect()
     assert sum(receipt.stored for receipt in receipts) == len(SITES)
     with RouterClient(router.url) as client:
@@ -54,11 +54,17 @@ def test_packets_are_those_of_the_sites_own_distillation_to_the_bit(study, toget
 
 
 def test_small_cells_stay_at_home_and_what_is_missing_is_named(study, together):
-    frame, _ = together
+    frame, folder = together
+
+    def home(site):
+        return folder / site / "rows.parquet"
+
     strict = study.model_copy(update={"gate": study.gate.model_copy(update={"min_cell": 10_000})})
-    assert distill_in_executors(strict, frame, "site", lambda _: b"0" * 32).count() == 0
+    assert distill_in_executors(strict, frame, home).count() == 0
     with pytest.raises(StudyError, match="there is no column 'clinic'; there are "):
-        distill_in_executors(study, frame, "clinic", lambda _: b"")
+        distill_in_executors(study.model_copy(update={"site_column": "clinic"}), frame, home)
+    with pytest.raises(StudyError, match="the study says no site_column"):
+        distill_in_executors(study.model_copy(update={"site_column": None}), frame, home)
     constant = frame.withColumn("vaccinated", frame.tuberculosis.isNotNull())
     with pytest.raises(PySparkException, match=r"no row has vaccinated = False \(control\)"):
-        distill_in_executors(study, constant, "site", lambda _: b"0" * 32).count()
+        distill_in_executors(study, constant, home).count()

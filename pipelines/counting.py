@@ -1,0 +1,151 @@
+"""A site's rows, counted: the one pass over them, the same on every engine. What comes back is small."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import narwhals as nw
+
+from pipelines.engine import Engine, readable, scan
+from pipelines.study import AnyStudy, Study, StudyError
+from pipelines.study_fields import Continuous, Count, Query
+
+MAX_GROUPS = 100_000
+"""Distinct combinations of a study's columns; beyond it a column is no arm, outcome, stratum or site constant."""
+
+Value = bool | int | float | str | date | None
+EVERY = {"year": "1y", "quarter": "1q", "month": "1mo", "day": "1d"}
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Distinct combinations of `names` (the study's columns), how many rows have each, and sums over these rows."""
+
+    names: tuple[str, ...]
+    keys: list[tuple[Value, ...]]
+    rows: list[int]
+    sums: list[dict[str, Any]]
+
+    def __iter__(self) -> Iterator[tuple[tuple[Value, ...], int, dict[str, Any]]]:
+        return zip(self.keys, self.rows, self.sums, strict=True)
+
+
+def count(study: AnyStudy, rows: Path, engine: Engine) -> dict[str | None, Groups]:
+    """Site -> its groups; the site is None where the study has no `site_column`.
+
+    Raises StudyError where the table lacks a column, is empty or has too many groups, and EngineError.
+    """
+    with readable(rows, engine):
+        frame = scan(rows, engine, study.rows if isinstance(study.rows, Query) else None)
+        counted = grouped(study, frame, rows).head(MAX_GROUPS + 1)
+        # Rows larger than memory pass through in pieces; the other engines do so by themselves.
+        streamed = {"engine": "streaming"} if engine == "polars" else {}
+        table = counted.collect(backend="pyarrow", **streamed).to_arrow()
+    return by_site(study, table, rows)
+
+
+def grouped(study: AnyStudy, frame: nw.LazyFrame[Any], rows: Path) -> nw.LazyFrame[Any]:
+    """The counting, not run yet: a row for each group, of each site where the study has a `site_column`.
+
+    Raises StudyError where a column is missing or of the wrong type; `rows` is what it calls the table.
+    """
+    types = dict(frame.collect_schema())
+    keys = _keys(study)
+    for column in (*keys, *_summed(study)):
+        if column not in types:
+            raise StudyError(f"{rows}: there is no column {column!r}; there are {', '.join([*types][:20])}")
+    if isinstance(study, Study) and study.period:
+        frame = _in_periods(frame, study, types, rows)
+    return frame.group_by(*keys).agg(nw.len().alias("qis rows"), *_sums(study, types))
+
+
+def by_site(study: AnyStudy, table: Any, rows: Path) -> dict[str | None, Groups]:  # noqa: ANN401 - pyarrow ships no types
+    """What `grouped` gave, as an Arrow table, by site. Raises as `count` does."""
+    if table.num_rows == 0:
+        raise StudyError(f"{rows}: the table is empty")
+    if table.num_rows > MAX_GROUPS:
+        what = f"; is {study.outcome.column!r} binary?" if isinstance(study, Study) else ""
+        raise StudyError(f"{rows}: over {MAX_GROUPS} distinct rows{what}")
+    names, keys = study.columns, _keys(study)
+    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    if isinstance(study, Study) and study.period:
+        # Cut to its start a date is a date with one engine and midnight with another.
+        starts = columns[str(study.time)]
+        columns[str(study.time)] = [one.date() if isinstance(one, datetime) else one for one in starts]
+    found: dict[str | None, Groups] = {}
+    for at in range(table.num_rows):
+        site = columns[study.site_column][at] if study.site_column else None
+        if study.site_column and site is None:
+            raise StudyError(f"{rows}: a row has no {study.site_column}")
+        groups = found.setdefault(None if site is None else str(site), Groups(names, [], [], []))
+        groups.keys.append(tuple(columns[name][at] for name in names))
+        groups.rows.append(columns["qis rows"][at])
+        extra = {name.removeprefix("qis "): columns[name][at] for name in columns if name not in (*keys, "qis rows")}
+        groups.sums.append(extra)
+    return found
+
+
+def _keys(study: AnyStudy) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*study.columns, *((study.site_column,) if study.site_column else ()))))
+
+
+def _in_periods(frame: nw.LazyFrame[Any], study: Study, types: dict[str, Any], rows: Path) -> nw.LazyFrame[Any]:
+    """Times cut to the start of their period; whole numbers are years already."""
+    time = str(study.time)
+    if study.period == "year" and types[time].is_integer():
+        return frame
+    if not isinstance(types[time], nw.Date | nw.Datetime):
+        raise StudyError(f"{rows}: {time!r} must hold dates or times for a period; it holds {types[time]}")
+    return frame.with_columns(nw.col(time).dt.truncate(EVERY[str(study.period)]))
+
+
+def _summed(study: AnyStudy) -> tuple[str, ...]:
+    outcome = study.outcome if isinstance(study, Study) else None
+    if isinstance(outcome, Count) and outcome.exposure:
+        return (outcome.column, outcome.exposure)
+    return (outcome.column,) if isinstance(outcome, Continuous | Count) else ()
+
+
+def _sums(study: AnyStudy, types: dict[str, Any]) -> list[nw.Expr]:
+    if not isinstance(study, Study) or not isinstance(study.outcome, Continuous | Count):
+        return []
+    x = _present(study.outcome.column, study, types)
+    if isinstance(study.outcome, Continuous):
+        parts = {
+            "n": x.count(),
+            "mean": x.mean(),
+            "variance": x.var(),
+            "absolute": x.abs().sum(),
+            "largest": x.abs().max(),
+        }
+    else:
+        exposure = study.outcome.exposure
+        time = _present(exposure, study, types) if exposure else nw.lit(1.0)
+        x = nw.when(~time.is_null()).then(x) if exposure else x
+        watched = nw.when(~x.is_null()).then(time)
+        parts = {
+            "n": x.count(),
+            "struck": nw.when(x > 0).then(x).count(),
+            "events": x.sum(),
+            "broken": nw.when(x != x.round()).then(x).count(),
+            "least": x.min(),
+            "largest": x.max(),
+            "exposure": watched.sum(),
+            "shortest": watched.min(),
+        }
+    return [expression.alias(f"qis {name}") for name, expression in parts.items()]
+
+
+def _present(column: str, study: Study, types: dict[str, Any]) -> nw.Expr:
+    """The column as doubles, NULL where it is missing: NaN would pass a gate on counts."""
+    if not types[column].is_numeric():
+        raise StudyError(f"{column!r} must hold numbers; it holds {types[column]}")
+    present = nw.col(column).cast(nw.Float64)
+    if types[column].is_float():
+        present = nw.when(~present.is_nan()).then(present)
+    numbers = [float(value) for value in study.missing.values if isinstance(value, int | float)]
+    for number in numbers:
+        present = nw.when(present != number).then(present)
+    return present
