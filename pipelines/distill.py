@@ -21,6 +21,11 @@ ARCHITECTURE = "two_arm_comparison"
 MAX_DISTINCT_ROWS = 100_000
 """Distinct combinations of the study's columns; beyond it a column is no arm, binary outcome or site constant."""
 
+
+class NothingToCompareError(StudyError):
+    """There are no rows, or none in one of the arms."""
+
+
 Value = bool | int | float | str | date | None
 Counted = dict[tuple[Value, ...], int]
 """How many rows hold each combination of values of `study.columns`."""
@@ -45,7 +50,7 @@ def distill(study: Study, site: str, rows: Path, engine: Engine = "polars") -> R
     with readable(rows, engine):
         counted = _count(scan(rows, engine), study, rows)
     if not counted:
-        raise StudyError(f"{rows}: the table is empty")
+        raise NothingToCompareError(f"{rows}: the table is empty")
     cells = _cells(counted, study, rows)
     withheld = refuse_small_cells(cells, study.gate)
     if not (cells.treated_event or cells.control_event):
@@ -81,7 +86,9 @@ def _cells(counted: Counted, study: Study, rows: Path) -> Cells:
     for value, arm in arms.items():
         if not (count[arm, True] or count[arm, False]):
             seen = sorted({str(values[arm_at]) for values in counted})[:5]
-            raise StudyError(f"{rows}: no row has {study.arms.column} = {value!r} ({arm}); it holds {', '.join(seen)}")
+            raise NothingToCompareError(
+                f"{rows}: no row has {study.arms.column} = {value!r} ({arm}); it holds {', '.join(seen)}"
+            )
     return Cells(count["treated", True], count["treated", False], count["control", True], count["control", False])
 
 

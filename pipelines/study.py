@@ -69,7 +69,8 @@ def _known_measure(name: str) -> str:
 
 
 class Study(_Strict):
-    """One study. `rows` is a path relative to the file; `{site}` in it stands for each site's name."""
+    """One study. `rows` is a path relative to the file; `{site}` in it stands for each site's name, `{month}` for a
+    month (2013-01) where the rows come month by month."""
 
     study: Text
     domain: Text
@@ -96,6 +97,12 @@ class Study(_Strict):
     def columns(self) -> tuple[str, ...]:
         """The columns of the rows that the study reads."""
         return tuple(dict.fromkeys((self.arms.column, self.outcome.column, *self.context, self.time)))
+
+    def of(self, month: str) -> "Study":
+        """The study of one month (2013-01): `{month}` in `rows` stands for it, and it is the training phase."""
+        if not month:
+            return self
+        return self.model_copy(update={"rows": self.rows.replace("{month}", month), "training_phase": month})
 
     def row_files(self, folder: Path) -> dict[str, Path]:
         """Site name -> its rows, for the files there are below `folder`, sorted by name."""
