@@ -7,6 +7,14 @@ import dagster as dg
 
 from dagster_project.assets.network import network_assets, network_group
 from dagster_project.assets.sites import site_assets, site_group
+from dagster_project.automation import (
+    ONE_WRITER,
+    monthly_distill,
+    new_packets,
+    nightly_synthesis,
+    nightly_upkeep,
+    upkeep,
+)
 from dagster_project.checks.network import network_checks
 from dagster_project.checks.sites import site_checks
 from dagster_project.resources import Workspace
@@ -38,14 +46,19 @@ def study_definitions(source: Source) -> dg.Definitions:
                 network_job(source),
                 selection=dg.AssetSelection.groups(network_group(source)),
                 description="What all sites have deposited: the table, the answers, the report.",
+                tags=ONE_WRITER,
             ),
         ],
+        schedules=[monthly_distill(source, site_job(source)), nightly_synthesis(source, network_job(source))],
+        sensors=[new_packets(source, network_job(source))],
     )
 
 
 defs = dg.Definitions.merge(
     *map(study_definitions, sources(Path(ROOT))),
     dg.Definitions(
+        jobs=[upkeep],
+        schedules=[nightly_upkeep],
         resources={
             "workspace": Workspace(
                 root=ROOT,

@@ -8,7 +8,7 @@ from typing import Literal
 import dagster as dg
 
 from pipelines.demo import Loop
-from pipelines.shared_router import router_at
+from pipelines.shared_router import router_at, running
 from pipelines.sources import Source, home
 from qis_connectors.connection import UnreachableError
 from qis_connectors.errors import QisError
@@ -39,6 +39,10 @@ class Workspace(dg.ConfigurableResource["Workspace"]):
         """For the steps that send or pull packets; `retry_number`: how often this one was begun again."""
         with _failures(retry_number), nullcontext(self.router) if self.router else router_at(Path(self.root)) as url:
             yield Loop(home(Path(self.root), source.name), url, self.engine, source)
+
+    def running_router(self) -> str | None:
+        """The URL of the router that sites know, if it runs; none is started."""
+        return self.router or running(Path(self.root))
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from pipelines.distill import NothingToCompareError, Release, distill
 from pipelines.engine import Engine, readable, scan, spark_is_here
 from pipelines.files import replacing, write_parquet
 from pipelines.forest import Problem, forest_plot, problems, rows_of, save
+from pipelines.inspection import refuse
 from pipelines.kept import kept_answers
 from pipelines.monthly import drift_plot, monthly_answer
 from pipelines.sources import BCG, Source
@@ -107,9 +108,14 @@ def staged_packets(loop: Loop, site: str, month: str = "") -> Release:
 
 
 def deposited_packets(loop: Loop, site: str, month: str = "") -> Receipt:
-    """The site's packets, acknowledged by the router: durably there, once however often they are sent."""
+    """The site's packets, acknowledged by the router: durably there, once however often they are sent.
+
+    They are looked at once more: rows, study or packets may have changed since they were staged.
+    """
+    packets = pq.read_table(loop.staged(site, month))
+    refuse(loop.study().of(month), site, loop.rows(site, month), packets)
     with RouterClient(loop.router) as client:
-        return client.deposit(pq.read_table(loop.staged(site, month)))
+        return client.deposit(packets)
 
 
 def packet_table(loop: Loop) -> Accumulated:

@@ -10,10 +10,12 @@ import duckdb
 import narwhals as nw
 import pyarrow as pa
 
+from pipelines.distill import ARCHITECTURE
 from pipelines.engine import scan
 from pipelines.study import Study
 from qis_connectors.client import RouterClient
 from qis_connectors.delta import PacketTable
+from qis_connectors.errors import QisError
 from qis_connectors.packet import MAX_BYTES, MAX_BYTES_WITH_LIKELIHOOD, wire_bytes
 
 SHORTEST_TELLING_TEXT = 3
@@ -28,6 +30,17 @@ class Finding:
     looked_for: str
     places: int
     wrong: int
+
+
+class StoppedError(QisError):
+    """Something was found in a site's packets for which they must not leave it."""
+
+
+def refuse(study: Study, site: str, rows: Path, packets: pa.Table) -> None:
+    """StoppedError where gate, leaks or size stop the packets; what it says holds counts, and no value."""
+    for finding in (*gate(study, rows, packets), *leaks(study, site, rows, packets), *sizes(packets)):
+        if finding.wrong:
+            raise StoppedError(f"{site} may not send this: {finding.looked_for}: {finding.wrong} of {finding.places}")
 
 
 def sizes(packets: pa.Table) -> list[Finding]:
@@ -70,7 +83,7 @@ def leaks(study: Study, site: str, rows: Path, packets: pa.Table) -> list[Findin
                 texts |= {text for key, one in content.items() if key not in study.context for text in _texts(one)}
             elif isinstance(value, str) and name not in _OWN_TEXTS:
                 texts.add(value)
-    texts -= {site, *_texts(study.model_dump())}
+    texts -= {site, ARCHITECTURE, *_texts(study.model_dump())}
     telling = sorted(text for text in texts if len(text) >= SHORTEST_TELLING_TEXT)
     named = sum(name in names for name in stays)
     held = [nw.col(name).cast(nw.String).is_in(telling).any().alias(name) for name in stays]
