@@ -35,7 +35,7 @@ def study_definitions(source: Source) -> dg.Definitions:
     """A study, as its file says it: adding a file adds these."""
     return dg.Definitions(
         assets=[*site_assets(source), *network_assets(source)],
-        asset_checks=[*site_checks(source), *network_checks(source)],
+        asset_checks=[site_checks(source), *network_checks(source)],
         jobs=[
             dg.define_asset_job(
                 site_job(source),

@@ -17,7 +17,7 @@ from rich.progress import Progress, TaskID
 from dagster_project.definitions import defs, network_job, site_job
 from dagster_project.instance import use_our_home
 from dagster_project.resources import Workspace
-from pipelines.demo import SITE_STEPS, STEPS, Loop
+from pipelines.demo import Loop
 from pipelines.demo_summary import print_summary
 from pipelines.engine import spark_session
 from pipelines.sources import BCG
@@ -38,7 +38,8 @@ def materialise(workspace: Workspace, console: Console, interrupted: Callable[[]
         workspace.loop_with_router(BCG) as loop,
         Progress(console=console, transient=True) as progress,
     ):
-        task = progress.add_task("", total=len(sites) * len(SITE_STEPS) + len(STEPS))
+        of_site, of_all = (len(defs.resolve_job_def(name(BCG)).nodes) for name in (site_job, network_job))
+        task = progress.add_task("", total=len(sites) * of_site + of_all)
         resources = {"workspace": Workspace(root=str(loop.root), router=loop.router, engine=loop.engine)}
         for site in [*sites, None]:
             if interrupted():

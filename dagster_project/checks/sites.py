@@ -35,25 +35,31 @@ LOOKS: dict[str, tuple[str, Look]] = {
 }
 
 
-def site_checks(source: Source) -> list[dg.AssetChecksDefinition]:
-    """What is looked at in staged packets; each look blocks the deposit, and tells counts only."""
-    return [_check(source, name) for name in LOOKS]
+def site_checks(source: Source) -> dg.AssetChecksDefinition:
+    """What is looked at in staged packets; each look blocks the deposit, and tells counts only.
 
+    All are one step: a step of a run costs more than what is looked at here.
+    """
+    asset = dg.AssetKey([source.name, "staged_packets"])
 
-def _check(source: Source, name: str) -> dg.AssetChecksDefinition:
-    description, look = LOOKS[name]
-
-    @dg.asset_check(
-        name=name, asset=[source.name, "staged_packets"], blocking=True, description=f"{description} Counts only."
+    @dg.multi_asset_check(
+        name=f"{source.name}_packets_looked_at",
+        specs=[
+            dg.AssetCheckSpec(name, asset=asset, blocking=True, description=f"{description} Counts only.")
+            for name, (description, _) in LOOKS.items()
+        ],
     )
-    def run(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
-        found: list[Finding] = []
+    def run(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> Iterator[dg.AssetCheckResult]:
         with workspace.loop(source) as loop:
             study = loop.study()
-            for site, month in _parts(context, source):
-                if (staged := loop.staged(site, month)).exists():
-                    found += look(study.of(month), site, loop.rows(site, month), pq.read_table(staged))
-        return check_result(found)
+            given = [
+                (study.of(month), site, loop.rows(site, month), pq.read_table(loop.staged(site, month)))
+                for site, month in _parts(context, source)
+                if loop.staged(site, month).exists()
+            ]
+            for name, (_, look) in LOOKS.items():
+                found = [finding for one in given for finding in look(*one)]
+                yield check_result(found)._replace(check_name=name, asset_key=asset)
 
     return run
 
