@@ -55,7 +55,7 @@ def test_a_site_passes_every_check_and_the_table_counts(instance, tmp_path):
         name: [tuple(record.data.values()) for record in check.metadata["looked for"].records]
         for name, check in checks.items()
     }
-    assert ("column values to be between confidence", 1, 0) in rows["schema_and_ranges"]
+    assert ("confidence to be between", 1, 0) in rows["schema_and_ranges"]
     assert len(rows["schema_and_ranges"]) >= 15
     assert rows["gate_honoured"] == [("cell of 1 to 2 behind a packet", 4, 0)]
     assert rows["no_raw_column"] == [

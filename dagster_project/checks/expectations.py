@@ -38,9 +38,9 @@ def meet_expectations(packets: pa.Table, study: Study, site: str) -> list[Findin
         results = batch.validate(suite, result_format="BASIC").results
     return [
         Finding(
-            " ".join(
-                filter(None, [config.type.removeprefix("expect_").replace("_", " "), config.kwargs.get("column")])
-            ),
+            config.type.removeprefix("expect_")
+            .replace("_", " ")
+            .replace("column values", str(config.kwargs.get("column"))),
             packets.num_rows,
             0 if result.success else int(result.result.get("unexpected_count") or 1),
         )
