@@ -14,13 +14,13 @@ import dagster as dg
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from dagster_project.assets.sites import SITES
 from dagster_project.definitions import defs, network_job, site_job
 from dagster_project.instance import use_our_home
 from dagster_project.resources import Workspace
-from pipelines.demo import SITE_STEPS, STEPS, Loop
+from pipelines.demo import Loop
 from pipelines.demo_summary import print_summary
 from pipelines.engine import spark_session
+from pipelines.sources import BCG
 from qis_connectors.errors import QisError
 
 # Dagster's own log is on the page; the terminal has the progress bar and what went wrong.
@@ -32,20 +32,21 @@ def materialise(workspace: Workspace, console: Console, interrupted: Callable[[]
 
     Raises QisError where a step fails, in one line that begins with the site; what came before it stands.
     """
-    sites = SITES.get_partition_keys()
+    sites = BCG.sites
     with (
         dg.DagsterInstance.get() as instance,
-        workspace.loop_with_router() as loop,
+        workspace.loop_with_router(BCG) as loop,
         Progress(console=console, transient=True) as progress,
     ):
-        task = progress.add_task("", total=len(sites) * len(SITE_STEPS) + len(STEPS))
+        of_site, of_all = (len(defs.resolve_job_def(name(BCG)).nodes) for name in (site_job, network_job))
+        task = progress.add_task("", total=len(sites) * of_site + of_all)
         resources = {"workspace": Workspace(root=str(loop.root), router=loop.router, engine=loop.engine)}
         for site in [*sites, None]:
             if interrupted():
                 raise KeyboardInterrupt
             run_id = str(uuid4())
             instance.add_event_listener(run_id, _teller(progress, task, site))
-            job = defs.resolve_job_def((site_job if site else network_job).name)
+            job = defs.resolve_job_def((site_job if site else network_job)(BCG))
             with _named(site or "all sites"):
                 run = job.execute_in_process(QUIET, instance, site, run_id=run_id, resources=resources)
             for event in run.get_asset_materialization_events():

@@ -8,8 +8,13 @@ from typing import Literal
 import dagster as dg
 
 from pipelines.demo import Loop
-from pipelines.shared_router import router_at
+from pipelines.shared_router import router_at, running
+from pipelines.sources import Source, home
+from qis_connectors.connection import UnreachableError
 from qis_connectors.errors import QisError
+
+RETRIES = dg.RetryPolicy(max_retries=3, delay=0.5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+"""For what needs the router: half a second, then twice as long each time."""
 
 
 class Workspace(dg.ConfigurableResource["Workspace"]):
@@ -24,23 +29,29 @@ class Workspace(dg.ConfigurableResource["Workspace"]):
     engine: Literal["auto", "polars", "spark"] = "auto"
 
     @contextmanager
-    def loop(self) -> Iterator[Loop]:
+    def loop(self, source: Source) -> Iterator[Loop]:
         """For the steps that need no router."""
-        with _failures():
-            yield Loop(Path(self.root), self.router, self.engine)
+        with _failures(RETRIES.max_retries):
+            yield Loop(home(Path(self.root), source.name), self.router, self.engine, source)
 
     @contextmanager
-    def loop_with_router(self) -> Iterator[Loop]:
-        """For the steps that send or pull packets."""
-        with _failures(), nullcontext(self.router) if self.router else router_at(Path(self.root)) as url:
-            yield Loop(Path(self.root), url, self.engine)
+    def loop_with_router(self, source: Source, retry_number: int = RETRIES.max_retries) -> Iterator[Loop]:
+        """For the steps that send or pull packets; `retry_number`: how often this one was begun again."""
+        with _failures(retry_number), nullcontext(self.router) if self.router else router_at(Path(self.root)) as url:
+            yield Loop(home(Path(self.root), source.name), url, self.engine, source)
+
+    def running_router(self) -> str | None:
+        """The URL of the router that sites know, if it runs; none is started."""
+        return self.router or running(Path(self.root))
 
 
 @contextmanager
-def _failures() -> Iterator[None]:
+def _failures(retry_number: int) -> Iterator[None]:
     try:
         yield
     except QisError as error:
         # Pydantic's error behind it would keep frames alive unseen by the garbage collector: DuckDB complains at exit.
         error.__context__ = None
-        raise dg.Failure(str(error)) from None
+        # Only a router that is away comes back by itself; of the last try the page shows the line.
+        again = isinstance(error, UnreachableError) and retry_number < RETRIES.max_retries
+        raise dg.Failure(str(error), allow_retries=again) from None

@@ -10,6 +10,7 @@ import pyarrow as pa
 from pipelines.engine import delta_session
 from qis_connectors.client import RouterClient
 from qis_connectors.delta import PACKET_TABLE_SCHEMA, PacketTable, WriteConflictError
+from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, wire_bytes
 
 ATTEMPTS = 5
 
@@ -91,3 +92,10 @@ def _unknown(connection: duckdb.DuckDBPyConnection, packets: pa.Table, known: pa
     connection.register("known", known)
     found = connection.sql("FROM packets ANTI JOIN known USING (address, packet_id)").to_arrow_table()
     return found.cast(PACKET_TABLE_SCHEMA)
+
+
+def traffic(table: Path) -> tuple[int, int]:
+    """The records behind the packets of a table, which stayed where they are, and the bytes of the packets."""
+    with duckdb.connect() as connection:
+        packets = PacketTable(table).relation(connection).select(*OUTCOME_PACKET_SCHEMA.names).to_arrow_table()
+    return sum(packets["sample_count"].to_pylist()), round(sum(wire_bytes(packets.to_pydict())))

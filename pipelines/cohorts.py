@@ -12,6 +12,7 @@ from pipelines.means import Means, Moments
 from pipelines.rates import Events, Rates
 from pipelines.study import Study, StudyError
 from pipelines.study_fields import Binary, TimeToEvent
+from pipelines.study_mistakes import NothingToCompareError
 from pipelines.survival import AtTime, Survival
 
 Group = tuple[tuple[Value, ...], int, dict[str, Any]]
@@ -79,7 +80,7 @@ def _refuse_missing(study: Study, groups: Groups, where: str, at: dict[str, int]
     for value, name, n in zip((study.arms.treated, study.arms.control), ("treated", "control"), arms, strict=True):
         if not n:
             seen = sorted({str(keys[at[study.arms.column]]) for keys in groups.keys})[:5]
-            raise StudyError(
+            raise NothingToCompareError(
                 f"{where}: no row has {study.arms.column} = {value!r} ({name}); it holds {', '.join(seen)}"
             )
     if missing > study.missing.at_most * sum(groups.rows):

@@ -11,6 +11,7 @@ import narwhals as nw
 from pipelines.engine import Engine, readable, scan
 from pipelines.study import AnyStudy, Study, StudyError
 from pipelines.study_fields import Continuous, Count, Query
+from pipelines.study_mistakes import NothingToCompareError
 
 MAX_GROUPS = 100_000
 """Distinct combinations of a study's columns; beyond it a column is no arm, outcome, stratum or site constant."""
@@ -64,7 +65,7 @@ def grouped(study: AnyStudy, frame: nw.LazyFrame[Any], rows: Path) -> nw.LazyFra
 def by_site(study: AnyStudy, table: Any, rows: Path) -> dict[str | None, Groups]:  # noqa: ANN401 - pyarrow ships no types
     """What `grouped` gave, as an Arrow table, by site. Raises as `count` does."""
     if table.num_rows == 0:
-        raise StudyError(f"{rows}: the table is empty")
+        raise NothingToCompareError(f"{rows}: the table is empty")
     if table.num_rows > MAX_GROUPS:
         what = f"; is {study.outcome.column!r} binary?" if isinstance(study, Study) else ""
         raise StudyError(f"{rows}: over {MAX_GROUPS} distinct rows{what}")

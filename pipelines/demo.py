@@ -12,23 +12,28 @@ from itertools import product
 from pathlib import Path
 from typing import Literal
 
+import narwhals as nw
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import bcg, ledger
+from pipelines import ledger
 from pipelines.accumulate import Accumulated, accumulate
 from pipelines.answers import answers_from, report_from
 from pipelines.distill import Release, distill
-from pipelines.engine import Engine, spark_is_here
+from pipelines.engine import Engine, readable, scan, spark_is_here
 from pipelines.files import replacing, write_parquet
 from pipelines.forest import Problem, forest_plot, problems, rows_of, save
+from pipelines.inspection import refuse
 from pipelines.kept import kept_answers
-from pipelines.shipped import shipped
+from pipelines.monthly import drift_plot, monthly_answer
+from pipelines.sources import BCG, Source
 from pipelines.study import Study, load
+from pipelines.study_mistakes import NothingToCompareError
 from pipelines.synthesize import answers
 from qis_connectors import address
 from qis_connectors.client import Receipt, RouterClient
 from qis_connectors.errors import QisError
+from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
 
 SPARK_FROM_ROWS = 50_000
 """With ``auto`` sites of this size use Spark where it can run. It pays from far more rows; here it shows on the two
@@ -37,17 +42,21 @@ largest trials that both engines give the same packet."""
 
 @dataclass(frozen=True)
 class Loop:
-    """One run of the loop: the workspace folder, the router the sites know, the engine they are asked to use."""
+    """One run of the loop: the study's folder, the router its sites know, the engine they are asked to use.
+
+    A study of many months has rows and packets for each site and month; elsewhere the month is empty.
+    """
 
     root: Path
     router: str
     engine: Literal["auto", "polars", "spark"] = "auto"
+    source: Source = BCG
 
-    def rows(self, site: str) -> Path:
-        return self.root / "sites" / site / "rows.parquet"
+    def rows(self, site: str, month: str = "") -> Path:
+        return self.root / self.study().of(month).pattern.replace("{site}", site)
 
-    def staged(self, site: str) -> Path:
-        return self.root / "sites" / site / "packets.parquet"
+    def staged(self, site: str, month: str = "") -> Path:
+        return self.root / "sites" / site / month / "packets.parquet"
 
     @property
     def table(self) -> Path:
@@ -59,9 +68,9 @@ class Loop:
     def study(self) -> Study:
         """The study, from the workspace's own copy, which is there to be read and changed."""
         path = self.root / "study.yaml"
-        if not path.exists():
+        if self.source.first and not path.exists():
             with replacing(path) as draft:
-                shutil.copyfile(shipped("data/bcg.yaml"), draft)
+                shutil.copyfile(self.source.first, draft)
         return load(path)
 
     def problem(self) -> Problem:
@@ -69,30 +78,48 @@ class Loop:
         study = self.study()
         return address.of(study.domain, study.problem_type), study.effect, study.intervention.type
 
-    def engine_of(self, site: str) -> Engine:
+    def engine_of(self, rows: Path) -> Engine:
         if self.engine != "auto":
             return self.engine
-        large = pq.read_metadata(self.rows(site)).num_rows >= SPARK_FROM_ROWS
+        large = rows.suffix == ".parquet" and pq.read_metadata(rows).num_rows >= SPARK_FROM_ROWS
         return "spark" if large and spark_is_here() is None else "polars"
 
 
-def site_rows(loop: Loop, site: str) -> int:
-    """The participants of one trial, a row each, rebuilt from its published counts; they stay at the site."""
-    return bcg.write_rows(bcg.trials()[site], loop.rows(site))
+def site_rows(loop: Loop, site: str, month: str = "") -> int:
+    """The site's rows, which stay there. Those of the thirteen trials are rebuilt from their published counts."""
+    rows = loop.rows(site, month)
+    if loop.source.write_rows:
+        return loop.source.write_rows(site, month, rows)
+    with readable(rows, "polars"):
+        return int(scan(rows, "polars").select(nw.len()).collect().item())
 
 
-def staged_packets(loop: Loop, site: str) -> Release:
+def staged_packets(loop: Loop, site: str, month: str = "") -> Release:
     """The site's outcome packets, distilled from its rows, validated and gated, still at the site."""
-    release = distill(loop.study(), site, loop.rows(site), loop.engine_of(site))
-    ledger.record(loop.rows(site), release.entries)
-    write_parquet(release.packets, loop.staged(site))
+    rows = loop.rows(site, month)
+    engine = loop.engine_of(rows)
+    try:
+        release = distill(loop.study().of(month), site, rows, engine)
+    except NothingToCompareError as error:
+        if not month:
+            raise
+        # A quiet month is no mistake.
+        nothing, rows_there = OUTCOME_PACKET_SCHEMA.empty_table(), site_rows(loop, site, month)
+        release = Release(site, engine, nothing, rows_there, (("", str(error)),))
+    ledger.record(rows, release.entries)
+    write_parquet(release.packets, loop.staged(site, month))
     return release
 
 
-def deposited_packets(loop: Loop, site: str) -> Receipt:
-    """The site's packets, acknowledged by the router: durably there, once however often they are sent."""
+def deposited_packets(loop: Loop, site: str, month: str = "") -> Receipt:
+    """The site's packets, acknowledged by the router: durably there, once however often they are sent.
+
+    They are looked at once more: rows, study or packets may have changed since they were staged.
+    """
+    packets = pq.read_table(loop.staged(site, month))
+    refuse(loop.study().of(month), site, loop.rows(site, month), packets)
     with RouterClient(loop.router) as client:
-        return client.deposit(pq.read_table(loop.staged(site)))
+        return client.deposit(packets)
 
 
 def packet_table(loop: Loop) -> Accumulated:
@@ -103,6 +130,16 @@ def packet_table(loop: Loop) -> Accumulated:
 def answer(loop: Loop, name: str) -> pa.Table:
     """One answer: a file of sql/ run over the packet table; only addresses with new packets are computed again."""
     return kept_answers(loop.table, loop.answer(name).parent, [name])[name]
+
+
+def monthly(loop: Loop) -> pa.Table:
+    """Each month's packets by themselves (answers/monthly.parquet, drift.svg)."""
+    rows = monthly_answer(loop.table, loop.problem())
+    if not rows.num_rows:
+        raise QisError("no site sent a packet of this study, so no month can be told from another")
+    write_parquet(rows, loop.answer("monthly"))
+    save(drift_plot(rows), loop.root / "drift.svg")
+    return rows
 
 
 def report(loop: Loop) -> Path:
@@ -129,7 +166,7 @@ def run(loop: Loop, doing: Callable[[str, float], None]) -> None:
 
     `doing` is told what comes next and which share of the steps (0..1) is behind.
     """
-    sites = list(bcg.trials())
+    sites = loop.source.sites
     total = len(sites) * len(SITE_STEPS) + len(STEPS)
     for n, (site, site_step) in enumerate(product(sites, SITE_STEPS)):
         doing(f"{site}: {site_step.__name__}", n / total)

@@ -50,8 +50,8 @@ def _sites(loop: Loop) -> Table:
         numbers = ("nothing", "", "")
         if row := effects.get(site):
             numbers = (f"{row['estimate']:.4f}", f"{row['se']:.4f}", f"{row['ci_lb']:.2f} to {row['ci_ub']:.2f}")
-        rows = pq.read_metadata(loop.rows(site)).num_rows
-        table.add_row(site, f"{rows:,}", loop.engine_of(site), *numbers)
+        rows = loop.rows(site)
+        table.add_row(site, f"{pq.read_metadata(rows).num_rows:,}", loop.engine_of(rows), *numbers)
     return table
 
 

@@ -49,7 +49,8 @@ def _fitting_measure(name: str, info: ValidationInfo) -> str:
 
 class _Sited(Strict):
     """What both kinds of study have. `rows` is a path relative to the file; `{site}` in it stands for each site's
-    name, or `site` names the one, or `site_column` is the column that tells them apart."""
+    name, or `site` names the one, or `site_column` is the column that tells them apart. `{month}` stands for a month
+    (2013-01) where the rows come month by month."""
 
     study: Text
     domain: Text
@@ -67,6 +68,13 @@ class _Sited(Strict):
             raise ValueError("needs one of: {site} in 'rows', the one name under 'site', or 'site_column'")
         address.of(self.domain, self.problem_type)
         return self
+
+    @property
+    def pattern(self) -> str:
+        """`rows` as a path; StudyError where they are a query's."""
+        if isinstance(self.rows, Query):
+            raise StudyError(f"study {self.study!r}: its rows are a query's; this needs them in files")
+        return self.rows
 
     def row_files(self, folder: Path) -> dict[str, Path]:
         """Site name -> its rows, for the files there are below `folder`, sorted by name.
@@ -127,6 +135,12 @@ class Study(_Sited):
         """The columns whose distinct rows are counted."""
         known = (self.arms.column, *self.outcome.keys, *self.strata, *self.rollup, *self.context, *_column(self.time))
         return tuple(dict.fromkeys(known))
+
+    def of(self, month: str) -> "Study":
+        """The study of one month (2013-01): `{month}` in `rows` stands for it, and it is the training phase."""
+        if not month:
+            return self
+        return self.model_copy(update={"rows": self.pattern.replace("{month}", month), "training_phase": month})
 
 
 class MetricLog(_Sited):

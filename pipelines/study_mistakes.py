@@ -31,6 +31,10 @@ class StudyError(QisError):
     """The study file is wrong; the text names the file, the line and what to write instead."""
 
 
+class NothingToCompareError(StudyError):
+    """There are no rows, or none in one of the arms."""
+
+
 def mistake(error: ValidationError, kind: type[BaseModel], node: yaml.Node | None) -> str:
     """`LINE: what is wrong` of the first mistake."""
     # A misspelt field is also a missing one; the misspelling is what helps.

@@ -4,7 +4,7 @@ A commit carries the router's store identity and the cursor it reached as a Delt
 and the place to go on from are one atomic write, and two writers that both read from the same place cannot both win.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -91,6 +91,22 @@ class PacketTable:
         except (CommitFailedError, FileExistsError) as error:
             raise WriteConflictError(f"packet table {self.path} was written by somebody else just now") from error
         self._table = DeltaTable(self.path)
+
+    def tidy(self, keep: timedelta) -> tuple[int, int]:
+        """Writes small files together and deletes those no longer part of the table for `keep`; how many of each.
+
+        The packets are the same, and how far each source has been read; `as_of` reaches back as far as `keep`.
+        Raises WriteConflictError where another writer came first.
+        """
+        if self._table is None:
+            return 0, 0
+        try:
+            rewritten = self._table.optimize.compact()["numFilesRemoved"]
+        except CommitFailedError as error:
+            raise WriteConflictError(f"packet table {self.path} was written by somebody else just now") from error
+        gone = self._table.vacuum(int(keep / timedelta(hours=1)), dry_run=False)
+        self._table = DeltaTable(self.path)
+        return int(rewritten), len(gone)
 
     def relation(self, connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
         """The snapshot as a DuckDB relation with the columns of PACKET_TABLE_SCHEMA, in that order."""

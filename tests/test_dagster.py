@@ -14,6 +14,7 @@ from dagster_project.resources import Workspace
 from pipelines.demo import STEPS
 from pipelines.shared_router import router_at, running, serving
 from pipelines.shipped import shipped
+from pipelines.sources import BCG
 from qis_connectors.errors import QisError
 
 SITES = ["tpt-madras-1980", "aronson-1948"]
@@ -32,7 +33,7 @@ def instance():
 
 def run(instance, root, site=None, **settings):
     """What one run says of each asset, by the asset's name."""
-    result = defs.resolve_job_def((site_job if site else network_job).name).execute_in_process(
+    result = defs.resolve_job_def((site_job if site else network_job)(BCG)).execute_in_process(
         demo.QUIET, instance, site, resources={"workspace": Workspace(root=str(root), engine="polars", **settings)}
     )
     return {
@@ -53,22 +54,26 @@ def write_study(root, **gate):
     (root / "study.yaml").write_text(yaml.safe_dump({**study, "gate": gate}), encoding="utf-8")
 
 
+def keys(graph):
+    return {key.to_user_string() for key in graph.get_all_asset_keys()}
+
+
 def test_the_graph():
     graph = defs.resolve_asset_graph()
-    assert {key.to_user_string(): len(graph.get(key).parent_keys) for key in graph.get_all_asset_keys()} == {
-        "bcg/site_rows": 0,
-        "bcg/staged_packets": 1,
-        "bcg/deposited_packets": 1,
-        "bcg/packet_table": 1,
-        **{f"bcg/{name}": 1 for name in STEPS if name not in ("packet_table", "report")},
-        "bcg/report": len(STEPS) - 2,
+    sites = ("site_rows", "staged_packets", "deposited_packets")
+    assert keys(graph) == {
+        *(f"{study}/{name}" for study in ("bcg", "flights") for name in (*sites, *STEPS)),
+        "flights/monthly",
     }
-    assert {"bcg/pooled", "bcg/leave_one_out", "bcg/robust"} < {
-        key.to_user_string() for key in graph.get_all_asset_keys()
-    }
-    partitioned = {key.path[-1] for key in graph.get_all_asset_keys() if graph.get(key).is_partitioned}
-    assert partitioned == {"site_rows", "staged_packets", "deposited_packets"}
-    assert len(graph.get(dg.AssetKey(["bcg", "site_rows"])).partitions_def.get_partition_keys()) == 13
+    parents = {key.path[-1]: len(graph.get(key).parent_keys) for key in graph.get_all_asset_keys()}
+    assert parents == {**dict.fromkeys(parents, 1), "site_rows": 0, "report": len(STEPS) - 2}
+    assert {"pooled", "leave_one_out", "robust"} < parents.keys()
+    assert {key.path[-1] for key in graph.get_all_asset_keys() if graph.get(key).is_partitioned} == set(sites)
+    partitions = [
+        len(graph.get(dg.AssetKey([study, "site_rows"])).partitions_def.get_partition_keys())
+        for study in ("bcg", "flights")
+    ]
+    assert partitions == [13, 35 * 12]
 
 
 def test_every_asset_says_what_it_is():

@@ -107,6 +107,21 @@ def test_a_site_is_materialised_by_clicking(page):
     expect(page.get_by_role("row", name="rows kept at the site 262")).to_be_visible()
 
 
+def test_the_checks_of_a_site_pass_and_show_what_they_looked_for(page, tmp_path):
+    page.goto("/assets/bcg/staged_packets")
+    page.get_by_role("button", name=re.compile("Materialize")).click()
+    page.get_by_text("Select a partition").click()
+    page.get_by_text("aronson-1948").first.click()
+    page.get_by_text("Launch runs to materialize").click()
+    with page.expect_response(lambda response: "aunch" in (response.request.post_data or "")):
+        page.get_by_role("button", name="Launch 1 run").click()
+    page.goto("/assets/bcg/staged_packets?view=checks&checkDetail=schema_and_ranges")
+    # The run's process imports Great Expectations first.
+    expect(page.get_by_text("Passed", exact=True).first).to_be_visible(timeout=2 * PATIENCE_MS)
+    expect(page.get_by_text("node_id to be in set")).to_be_visible()
+    page.screenshot(path=tmp_path / "checks.png")
+
+
 def test_the_demo_runs_beside_the_page(demo, workspace):
     assert demo.returncode == 0, demo.stderr
     assert re.search(r"REML +-0\.7145 +0\.1798", demo.stdout)
