@@ -18,6 +18,8 @@ SIZES = 20_000
 least as many fit as are found."""
 TRIES = 300
 """Tables whose likelihood is held against the packet's: at least as many fit as are found."""
+SINGLE = 1.2e-7
+"""Single precision's step, relative: twice as far as rounding to it can be off."""
 MOST = 200
 """Counts tried of one arm, where rounding leaves more open."""
 PAIRS = 200_000
@@ -104,7 +106,8 @@ def _candidates(n1: Ints, n: int, published: Published, study: Study, rounding: 
     n1, a = _spread(n1, np.ceil((published.level - error) * n1 - 1e-9), np.floor((published.level + error) * n1 + 1e-9))
     if len(n1) == 0:
         return (n1,) * 4
-    n2, half = n - n1, _step(rounding) / 2 + 1e-6
+    n2, step = n - n1, _step(rounding)
+    half = step / 2 * (1 + 1e-6) + SINGLE * abs(published.effect) + 1e-12
     # Where a cell is empty, 1/2 has been added to all four before the effect was taken.
     more = np.where((a == 0) | (a == n1), 0.5, 0.0)
     risk = (a + more) / (n1 + 2 * more)
@@ -121,9 +124,8 @@ def _candidates(n1: Ints, n: int, published: Published, study: Study, rounding: 
     allowed = np.all([(cell == 0) | (cell >= study.gate.min_cell) for cell in cells], axis=0)
     cells = [cell[allowed] for cell in cells]
     effect, stderr = _effects(cells, study.effect)
-    step = _step(rounding)
-    close = np.abs(effect - published.effect) <= half + 1e-6 * abs(published.effect)
-    close &= np.abs(stderr - published.stderr) <= 1.5 * step + 1e-6 * published.stderr + 1e-9
+    close = np.abs(effect - published.effect) <= half
+    close &= np.abs(stderr - published.stderr) <= 1.5 * step + SINGLE * published.stderr
     return tuple(cell[close] for cell in cells)
 
 
