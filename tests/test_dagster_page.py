@@ -77,7 +77,7 @@ def demo(page_url, workspace, environment):
     """`make demo` beside a running `make ui`: it sends through that one's router."""
     assert page_url
     command = [sys.executable, "-m", "dagster_project.demo", "--out", workspace, "--engine", "polars"]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
 
 
 @pytest.fixture(scope="module")
