@@ -12,6 +12,7 @@ from counting_proxy import counting_proxy
 from flight_servers import NOTHING, TableServer, asks_for_a_token
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from load import packets
 
 from qis_connectors import duckdb as qis_duckdb
 from qis_connectors.client import RouterClient
@@ -35,10 +36,11 @@ def test_an_interrupt_ends_the_read(filled, connection):
     assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_a_router_killed_in_mid_scan_is_one_line(router_process, packets, connection):
+def test_a_router_killed_in_mid_scan_is_one_line(router_process, connection):
     process, url = router_process()
     with RouterClient(url) as client:
-        client.deposit(packets(100_000))
+        for _ in range(4):  # more than is read ahead
+            client.deposit(pa.Table.from_batches([packets(100_000)]))
     connection.execute("SET threads = 1")
     result = connection.execute(f"FROM qis_packets('{url}', '*')")
     assert result.fetchone()
@@ -49,7 +51,7 @@ def test_a_router_killed_in_mid_scan_is_one_line(router_process, packets, connec
     with pytest.raises(duckdb.Error, match="cannot reach router"):
         connection.execute(f"FROM qis_packets('{url}', '*')")
     _, again = router_process(url)
-    assert connection.execute(f"SELECT count(*) FROM qis_packets('{again}', '*')").fetchone() == (100_000,)
+    assert connection.execute(f"SELECT count(*) FROM qis_packets('{again}', '*')").fetchone() == (400_000,)
 
 
 def test_a_server_that_stalls_is_given_up(connection):

@@ -26,8 +26,9 @@ def database(tmp_path_factory):
     owner = {}
     if os.geteuid() == 0:  # Postgres will not run as root
         shutil.chown(folder, "nobody")
-        for parent in (folder.parent, folder.parent.parent):
-            parent.chmod(0o755)
+        for parent in folder.parents:
+            if parent.stat().st_mode & 0o077 == 0:  # pytest's, which nobody else may enter
+                parent.chmod(0o755)
         owner = {"user": "nobody"}
     initdb = Path(str(INITDB)).resolve()
     subprocess.run(
