@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -21,8 +22,8 @@ from qis_connectors.receipt import Receipt
 ADDRESSES = ("clinical.tuberculosis/bcg_vaccine", "clinical.tuberculosis/other")
 LONGEST_SECONDS = 0.25
 
-# Forks a router for each line on its stdin, {"folder", "file_bytes", "merge", "is_mute"}: what takes time is to import.
-# One that is mute is killed when it has stored something, before it says so.
+# Forks a router for each line on its stdin, {"folder", "file_bytes", "merge", "is_mute"}, for what takes time is to
+# import; prints its pid and waits for its end. One that is mute is killed once it has stored something, unacknowledged.
 FORK = """
 import json, os, sys
 from pathlib import Path
@@ -30,66 +31,72 @@ from qis_connectors.router import Router
 from qis_connectors.router.packet_log import journal, log, packet_index, packing
 for line in sys.stdin:
     given = json.loads(line)
-    child = os.fork()
-    if not child:
-        journal.FILE_BYTES = log.FILE_BYTES = given["file_bytes"]
-        packing.MERGE = packet_index.MERGE = given["merge"]
-        if given["is_mute"]:
-            store = log.PacketLog._store
-            log.PacketLog._store = lambda *given: [store(*given), os.kill(os.getpid(), 9)]
-        print(os.getpid(), flush=True)
-        router = Router(Path(given["folder"]), "grpc://127.0.0.1:0")
-        print(router.url, flush=True)
-        router.serve()
-    os.waitpid(child, 0)
-    print("ended", flush=True)
+    if child := os.fork():
+        print(child, flush=True)
+        os.waitpid(child, 0)
+        continue
+    journal.FILE_BYTES = log.FILE_BYTES = given["file_bytes"]
+    packing.MERGE = packet_index.MERGE = given["merge"]
+    if given["is_mute"]:
+        store = log.PacketLog._store
+        log.PacketLog._store = lambda *given: [store(*given), os.kill(os.getpid(), 9)]
+    router = Router(Path(given["folder"], "store"), "grpc://127.0.0.1:0")
+    draft = Path(given["folder"], "draft")
+    draft.write_text(router.url)
+    draft.rename(draft.with_name("url"))
+    router.serve()
 """
+PATIENCE_SECONDS = 60
 
 
 class Routers:
     """One after the other on one store, each killed with -9."""
 
     def __init__(self, folder):
-        self._folder = str(folder)
+        self._folder = folder
         self._parent = subprocess.Popen(
             [sys.executable, "-c", FORK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self._pid = None
+        self._process = None  # a descriptor, readable once it has ended
 
     def start(self, file_bytes=8 << 20, merge=8, *, is_mute=False):
-        line = {"folder": self._folder, "file_bytes": file_bytes, "merge": merge, "is_mute": is_mute}
+        (self._folder / "url").unlink(missing_ok=True)
+        line = {"folder": str(self._folder), "file_bytes": file_bytes, "merge": merge, "is_mute": is_mute}
         self._parent.stdin.write(json.dumps(line) + "\n")
         self._parent.stdin.flush()
-        self._pid = int(self._parent.stdout.readline())
+        self._process = os.pidfd_open(int(self._parent.stdout.readline()))
 
     def url(self):
         """None where it was killed before it had one."""
-        line = self._parent.stdout.readline().strip()
-        if line == "ended":
-            self._pid = None
-            return None
-        return line
+        while not (self._folder / "url").exists():
+            if self._has_ended(0.002):
+                return None
+        return (self._folder / "url").read_text()
 
     def kill(self):
-        """And wait for its end, which the parent tells once."""
-        if self._pid:
-            os.kill(self._pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._process, signal.SIGKILL)
 
     def ended(self):
-        if self._pid:
-            assert self._parent.stdout.readline() == "ended\n"
-            self._pid = None
+        assert self._has_ended(PATIENCE_SECONDS)
+        os.close(self._process)
+        self._process = None
 
     def close(self):
-        self.kill()
+        if self._process:
+            self.kill()
+            self.ended()
         self._parent.stdin.close()
         self._parent.wait()
         self._parent.stdout.close()
 
+    def _has_ended(self, seconds):
+        return bool(select.select([self._process], [], [], seconds)[0])
+
 
 @pytest.fixture
 def routers(tmp_path):
-    routers = Routers(tmp_path / "store")
+    routers = Routers(tmp_path)
     yield routers
     routers.close()
 
@@ -216,7 +223,7 @@ def kill_over_and_over(routers, packets, loops, seed):
                 jobs.append(pool.submit(depositors[3].commit, url, random.Random(chance.random())))
                 jobs.append(pool.submit(watcher.run, url))
                 for job in jobs:
-                    job.result(timeout=60)
+                    job.result(PATIENCE_SECONDS)
             before = check(routers, depositors, watcher, before, chance)
     return len(before)
 
