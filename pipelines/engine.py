@@ -178,6 +178,9 @@ def delta_session() -> "SparkSession":
 
     builder = _builder(LOCAL).config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
     builder = builder.config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
+    builder = builder.config(
+        "spark.databricks.delta.snapshotPartitions", "2"
+    )  # a table's log in 50 tasks is for clusters
     try:
         with _ctrl_c_held_back(), _resolving_quietly():
             session = configure_spark_with_delta_pip(builder).getOrCreate()
