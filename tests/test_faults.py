@@ -111,6 +111,7 @@ class Depositor:
         self.sent = set()
         self.acknowledged = set()
         self._again = []  # not acknowledged: it may be there or not
+        self._open = None  # a transaction and what is to be committed in it; nothing: it is to be aborted
 
     def run(self, url, chance):
         """Until the router is killed."""
@@ -133,19 +134,30 @@ class Depositor:
                 self._again.remove((times, batch))
 
     def commit(self, url, chance):
-        """The same in transactions, some of them aborted."""
+        """The same in transactions, some of them aborted; first the one that was under way when the last one died."""
         with until_gone(), RouterClient(url) as client:
+            if self._open:
+                self._end(client)
             while True:
                 (one, first), (two, second) = self._new(chance), self._new(chance)
                 transaction = client.transaction()
+                self._open = transaction.id, set()
                 transaction.deposit(first)
                 transaction.deposit(second, ADDRESSES[0])
-                if chance.random() < 0.2:
-                    transaction.abort()
-                    continue
-                self.sent |= {*one, *two}
-                transaction.commit()
-                self.acknowledged |= {*one, *two}
+                if chance.random() < 0.8:
+                    self._open = transaction.id, {*one, *two}
+                self._end(client)
+
+    def _end(self, client):
+        name, staged = self._open
+        self.sent |= staged
+        transaction = client.transaction(name)
+        if staged:
+            transaction.commit()
+        else:
+            transaction.abort()
+        self.acknowledged |= staged
+        self._open = None
 
     def _batches_of(self, chance):
         yield from list(self._again)
@@ -189,7 +201,7 @@ def until_gone():
     try:
         yield
     except (QisError, flight.FlightError, pa.ArrowException) as error:
-        if "the router" in str(error):
+        if "the router" in str(error) or "transaction" in str(error):
             raise
 
 
