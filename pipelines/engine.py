@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -196,6 +197,7 @@ def delta_session() -> "SparkSession":
 def _builder(master: str) -> "SparkSession.Builder":
     from pyspark.sql import SparkSession  # optional: only where the Spark engine is asked for
 
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # its workers need the Python that has this package
     quiet = Path(__file__).with_name("log4j2.properties")
     return (
         SparkSession.builder.master(master)
