@@ -5,8 +5,8 @@ import os
 import re
 import shutil
 import signal
-import sys
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
