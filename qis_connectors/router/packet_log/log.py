@@ -151,7 +151,8 @@ class PacketLog:
         Empty where nothing came for a while, None where nothing will.
         """
         while not self._queue:
-            if self._is_stopped:
+            # In this order: nothing is queued any more once it is stopped, but something may have been just before.
+            if self._is_stopped and not self._queue:
                 return None
             if not self._bell.wait(FLUSH_SECONDS / 60):
                 return []
