@@ -199,20 +199,23 @@ class Catalogue:
         return _joined(cast(list[tuple[int, ...]], rows))
 
     def due_for_merge(self, count: int) -> tuple[int, list[int]] | None:
-        """A span with so many packs, or more than one where the span is over, or half of whose packets are let go; and
-        the packs.
-        """
+        """A span with so many packs, or more than one where the span is over; and the packs."""
         with self.reading() as connection:
             found = connection.execute(
                 "SELECT span, json_group_array(id) FROM pack GROUP BY span "
-                "HAVING count(*) >= ? OR (count(*) > 1 AND span < (SELECT max(span) FROM pack)) "
-                f"OR sum(packets) > 2 * (SELECT sum(packets) FROM run WHERE first / {SPAN} = span) LIMIT 1",
+                "HAVING count(*) >= ? OR (count(*) > 1 AND span < (SELECT max(span) FROM pack)) LIMIT 1",
                 (count,),
             ).fetchall()
-        if not found:
-            return None
-        span, packs = cast(tuple[int, str], found[0])
-        return span, sorted(json.loads(packs))
+        return _spans(found)[0] if found else None
+
+    def hollow(self) -> list[tuple[int, list[int]]]:
+        """The spans half of whose packets are let go, and the packs of each."""
+        with self.reading() as connection:
+            found = connection.execute(
+                "SELECT span, json_group_array(id) FROM pack GROUP BY span "
+                f"HAVING sum(packets) > 2 * (SELECT sum(packets) FROM run WHERE first / {SPAN} = span)"
+            ).fetchall()
+        return _spans(found)
 
     def runs_in(self, span: int) -> list[tuple[Piece, str]]:
         """Every run of a span with its address, in the order in which they stand in the packs."""
@@ -269,6 +272,10 @@ def _connect(path: Path, flags: int) -> apsw.Connection:
     connection = apsw.Connection(str(path), flags=flags, vfs="cksmvfs")
     connection.set_busy_timeout(5000)
     return connection
+
+
+def _spans(rows: Iterable[Sequence[Any]]) -> list[tuple[int, list[int]]]:
+    return [(span, sorted(json.loads(packs))) for span, packs in rows]
 
 
 def _joined(rows: Iterable[Sequence[int]]) -> list[Piece]:

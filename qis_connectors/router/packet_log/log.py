@@ -83,13 +83,6 @@ class PacketLog:
         """`put` of complete packets."""
         self.put(Deposit(address, packets, packets.get_total_buffer_size(), done))
 
-    def put(self, deposit: Deposit) -> None:
-        """Queue a deposit; its `done` hears, from the log's thread, when it is on the disk or why it is not.
-
-        Where the queue is full this waits until it is not.
-        """
-        self._enqueue(deposit)
-
     def commit(
         self,
         parts: Parts,
@@ -99,9 +92,13 @@ class PacketLog:
         """Queue complete packets that become durable and visible all at once or not at all: in the log's thread `parts`
         are read one by one, `record` writes into the same commit, `done` hears the outcome.
         """
-        self._enqueue(_Transaction(parts, record, done))
+        self.put(_Transaction(parts, record, done))
 
-    def _enqueue(self, deposit: Deposit | _Transaction) -> None:
+    def put(self, deposit: Deposit | _Transaction) -> None:
+        """Queue a deposit; its `done` hears, from the log's thread, when it is on the disk or why it is not.
+
+        Where the queue is full this waits until it is not.
+        """
         with self._queueing:
             is_late = self._is_stopped
             if not is_late:

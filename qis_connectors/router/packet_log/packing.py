@@ -23,7 +23,7 @@ MERGE = 8
 
 RETRY_SECONDS = 5.0
 EXPIRE_SECONDS = 600.0
-"""So often, at least, what is over its time is let go."""
+"""So often what is over its time is let go."""
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ class Packer:
     def __init__(self, store: Store, tail: Tail, retention: Retention) -> None:
         self.failure: Exception | None = None
         self._retention = retention
+        self._expires_at = 0.0
         self._store = store
         self._tail = tail
         self._frozen: list[JournalFile] = []
@@ -163,28 +164,34 @@ class Packer:
             return not self._is_stopped
 
     def _expire(self) -> None:
-        if self._retention == KEEP_ALL:
+        """It looks at every run there is, so not after each flush."""
+        if self._retention == KEEP_ALL or time.monotonic() < self._expires_at:
             return
+        self._expires_at = time.monotonic() + EXPIRE_SECONDS
         with self._working:
             with self._store.catalogue.writing() as writer:
                 expire(writer, self._store.packs, self._retention, time.time())
                 gone = self._store.catalogue.drop_empty(writer)
             self._store.packs.drop(gone)
+            for span, packs in self._store.catalogue.hollow():
+                self._write_anew(span, packs)
 
     def _merge_packs(self) -> bool:
         """Of one span, where enough have gathered; whether there was one."""
         with self._working:
             due = self._store.catalogue.due_for_merge(MERGE)
-            if due is None:
-                return False
-            span, packs = due
-            chunks = self._store.live_chunks(span)
-            with self._writing() as (writer, new):
-                self._store.catalogue.remove(writer, span, packs)
-                if chunks:
-                    self._write(writer, [concatenated(chunks).by_address()], new)
-            self._store.packs.drop(packs)
-        return True
+            if due is not None:
+                self._write_anew(*due)
+        return due is not None
+
+    def _write_anew(self, span: int, packs: list[int]) -> None:
+        """What is left in the packs of a span, as one."""
+        chunks = self._store.live_chunks(span)
+        with self._writing() as (writer, new):
+            self._store.catalogue.remove(writer, span, packs)
+            if chunks:
+                self._write(writer, [concatenated(chunks).by_address()], new)
+        self._store.packs.drop(packs)
 
     def _merge_ids(self) -> bool:
         with self._working:
