@@ -4,14 +4,14 @@ import json
 import queue
 import re
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
 import pyarrow as pa
 import pytest
+from exchanging import HERE, exchanging_on, has_come
 from pyarrow import flight
 
 from qis_connectors import QisError
@@ -19,33 +19,13 @@ from qis_connectors.client import RouterClient
 from qis_connectors.router import calls, inflight
 from qis_connectors.router.inflight import InFlight
 
-HERE = "clinical.tuberculosis/bcg_vaccine"
-
-
 NO_STREAMS = {"DoPut": 0, "DoGet": 0, "DoExchange": 0}
 SMALL_WINDOW = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535)]
 """Of a client: or gRPC takes megabytes for a reader that has stopped."""
 
+PATIENCE_SECONDS = 5
 STEP_MB = 12
 """What a reader that has stopped may hold."""
-
-
-@contextmanager
-def exchanging(client, command=HERE):
-    writer, reader = client.do_exchange(flight.FlightDescriptor.for_command(command))
-    try:
-        yield reader
-    finally:
-        reader.cancel()
-        with suppress(flight.FlightError, pa.ArrowException):
-            writer.close()
-
-
-def has_come(condition, seconds=5):
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
-    return condition()
 
 
 def resident_mb(process):
@@ -65,14 +45,14 @@ def test_one_stream_too_many_is_refused_until_another_ends(router, packets, monk
     with RouterClient(router.url) as client, flight.connect(router.url) as plain:
         with ExitStack() as stack:
             for _ in range(3):
-                stack.enter_context(exchanging(plain)).read_chunk()
+                stack.enter_context(exchanging_on(plain)).read_chunk()
             assert client.stats()["streams"] == {**NO_STREAMS, "DoExchange": 3}
             with pytest.raises(flight.FlightUnavailableError, match=r"^3 streams are open at this router; try again"):
                 plain.do_get(flight.Ticket(HERE)).read_all()
             with pytest.raises(QisError, match=r"3 streams are open at this router; try again later$"):
                 client.deposit(packets(1))
             assert client.stats()["refused"] == {"busy": 2}
-        assert has_come(lambda: client.stats()["streams"] == NO_STREAMS)
+        assert has_come(lambda: client.stats()["streams"] == NO_STREAMS, PATIENCE_SECONDS)
         assert client.deposit(packets(1)).stored == 1
         assert client.stats()["streams"] == NO_STREAMS
 
@@ -82,10 +62,10 @@ def test_a_stream_that_never_says_what_it_wants_counts(router_process):
     silence = queue.Queue()
     with RouterClient(url) as client, grpc.insecure_channel(url.removeprefix("grpc://")) as channel:
         call = channel.stream_stream("/arrow.flight.protocol.FlightService/DoPut")(iter(silence.get, None))
-        assert has_come(lambda: client.stats()["streams"]["DoPut"] == 1)
+        assert has_come(lambda: client.stats()["streams"]["DoPut"] == 1, PATIENCE_SECONDS)
         call.cancel()
         silence.put(None)
-        assert has_come(lambda: client.stats()["streams"]["DoPut"] == 0)
+        assert has_come(lambda: client.stats()["streams"]["DoPut"] == 0, PATIENCE_SECONDS)
 
 
 def test_a_batch_that_finds_no_room_is_refused_and_what_was_there_stays(router, packets, monkeypatch):
@@ -131,14 +111,14 @@ def test_stopped_readers_cost_only_themselves(router_process, packets):
         for ticket in (HERE, "*") * 3:
             readers.append(plain.do_get(flight.Ticket(ticket)))
             stack.callback(readers[-1].cancel)
-            readers.append(stack.enter_context(exchanging(plain, ticket)))
+            readers.append(stack.enter_context(exchanging_on(plain, ticket)))
             assert all(reader.read_chunk().data.num_rows for reader in readers[-2:])
         assert client.stats()["streams"] == {"DoPut": 0, "DoGet": 6, "DoExchange": 6}
         assert client.read("*").table.num_rows == 80_000
         assert client.deposit(packets(3)).stored == 3
         assert resident_mb(process) - before < 12 * STEP_MB
     with RouterClient(url) as client:
-        assert has_come(lambda: client.stats()["streams"] == NO_STREAMS)
+        assert has_come(lambda: client.stats()["streams"] == NO_STREAMS, PATIENCE_SECONDS)
 
 
 def test_five_hundred_open_streams(router_process, packets):
@@ -159,7 +139,7 @@ def test_five_hundred_open_streams(router_process, packets):
 
         assert [deposit(at, 0) for at in range(number)] == [1] * number
         assert resident_mb(process) - before < number * 0.25
-        readers = [stack.enter_context(exchanging(plain[at % 5])) for at in range(number)]
+        readers = [stack.enter_context(exchanging_on(plain[at % 5])) for at in range(number)]
         assert [reader.read_chunk().data.num_rows for reader in readers] == [number] * number
         assert client.stats()["streams"] == {"DoPut": number, "DoGet": 0, "DoExchange": number}
         assert [deposit(at, number) for at in range(lively)] == [1] * lively
