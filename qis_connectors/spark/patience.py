@@ -14,7 +14,7 @@ Answer = TypeVar("Answer")
 
 
 class Patience:
-    """`is_left_after` an error, once for each; `renew` when the router has answered."""
+    """`wait` after each error; `renew` when the router has answered."""
 
     def __init__(self) -> None:
         self.renew()
