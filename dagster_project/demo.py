@@ -19,7 +19,6 @@ from dagster_project.instance import use_our_home
 from dagster_project.resources import Workspace
 from pipelines.demo import Loop
 from pipelines.demo_summary import print_summary
-from pipelines.engine import spark_session
 from pipelines.sources import BCG
 from qis_connectors.errors import QisError
 
@@ -107,9 +106,6 @@ def main() -> int:
             raise
         notices.print(f"demo: {error}", style="red", markup=False)
         return 1
-    finally:
-        if spark_session.cache_info().currsize:
-            spark_session().stop()
     return 0
 
 
