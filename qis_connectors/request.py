@@ -24,6 +24,7 @@ from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
 
 VERSION = 1
 MAX_BYTES = 256 << 10
+MAX_KEY = 200
 _FIELDS = ("v", "address", "since", "until", "columns", "filters", "limit")
 
 
@@ -74,8 +75,17 @@ def parse_staging(command: bytes) -> tuple[str, str | None]:
 
 
 def parse_transaction(body: bytes) -> str:
-    """The transaction to commit or abort: {"transaction": ID}."""
+    """The transaction to abort: {"transaction": ID}."""
     return _transaction(_versioned({"v": VERSION, **_decoded(body)}, ("v", "transaction")))
+
+
+def parse_commit(body: bytes) -> tuple[str, str | None]:
+    """The transaction to commit, {"transaction": ID}, and "key" where it has one."""
+    fields = _versioned({"v": VERSION, **_decoded(body)}, ("v", "transaction", "key"))
+    key = None if fields.get("key") is None else _text("key", fields["key"])
+    if key is not None and not 0 < len(key) <= MAX_KEY:
+        raise RequestError(f"request field 'key' has {len(key)} characters; 1 to {MAX_KEY} are allowed")
+    return _transaction(fields), key
 
 
 def check_begin(body: bytes) -> None:

@@ -54,9 +54,16 @@ class Transaction:
         command = {"v": 1, "transaction": self.id, "address": address}
         return self._stage(json.dumps(command).encode(), complete(packets))
 
-    def commit(self) -> Receipt:
-        """Store everything that is staged, all at once; again, even after a lost connection, the same receipt."""
-        return decode(json.dumps(self._act("commit", {"transaction": self.id})).encode())
+    def commit(self, key: str | None = None) -> Receipt:
+        """Store everything that is staged, all at once; again, even after a lost connection, the same receipt.
+
+        `key` is the caller's own name for this piece of work, such as a query and the number of its batch. Where a
+        transaction was committed under it before, this one is dropped and the receipt is that one's: work that is done
+        over after a crash is stored once, even where it does not make the same packets again. Routers forget keys
+        after a week.
+        """
+        fields = {"transaction": self.id} | ({} if key is None else {"key": key})
+        return decode(json.dumps(self._act("commit", fields)).encode())
 
     def abort(self) -> None:
         """Drop everything that is staged; again, nothing. QisError where it is committed."""

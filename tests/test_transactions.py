@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Thread
 
 import pyarrow as pa
@@ -95,6 +96,28 @@ def test_committing_again_gives_the_same_receipt(client, packets):
     with pytest.raises(QisError, match=rf"^transaction '{transaction.id}' is not open: it is committed$"):
         transaction.deposit(packets(1))
     assert client.transaction().commit() == Receipt(0, 0, 5)
+
+
+def test_one_transaction_is_committed_under_a_key(client, packets, tmp_path):
+    def staged(start):
+        transaction = client.transaction()
+        transaction.deposit(packets(3, start))
+        return transaction
+
+    first, second = staged(0), staged(10)
+    receipt = first.commit("query/7")
+    assert receipt == Receipt(3, 0, 3)
+    assert second.commit("query/7") == second.commit("query/7") == first.commit("query/7") == receipt
+    assert staged(20).commit("query/8") == Receipt(3, 0, 6)
+    with pytest.raises(QisError, match=r"is not open: it was aborted"):
+        second.commit()
+    assert not list((tmp_path / "router" / "staged").iterdir())
+    together = [staged(100 + 10 * at) for at in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(lambda one: one.commit("query/9"), together))) == 1
+    assert client.stats()["packets"] == 9
+    with pytest.raises(QisError, match=r"^request field 'key' has 201 characters; 1 to 200 are allowed$"):
+        staged(300).commit("k" * 201)
 
 
 def test_tasks_join_by_id_and_may_run_twice(client, router, packets):

@@ -29,7 +29,16 @@ from pyarrow import flight
 from qis_connectors import address
 from qis_connectors.errors import QisError
 from qis_connectors.packet import MAX_BYTES_WITH_LIKELIHOOD, OUTCOME_PACKET_SCHEMA
-from qis_connectors.request import Request, RequestError, check_begin, parse, parse_staging, parse_transaction, within
+from qis_connectors.request import (
+    Request,
+    RequestError,
+    check_begin,
+    parse,
+    parse_commit,
+    parse_staging,
+    parse_transaction,
+    within,
+)
 from qis_connectors.router import exchange
 from qis_connectors.router.deposit import depositing, receive, staging
 from qis_connectors.router.endpoints import ranges
@@ -42,7 +51,8 @@ _ACTIONS = {
     "health": "whether the router serves, and which store",
     "stats": "what the store holds, and what goes in and out",
     "begin": 'a new transaction; {"v": 1} gives {"transaction": ID}',
-    "commit": 'all of a transaction becomes visible; {"transaction": ID} gives its receipt, however often',
+    "commit": 'all of a transaction becomes visible; {"transaction": ID} gives its receipt, however often; with "key", '
+    "a name of the client's for this work, only where no transaction was committed under it before",
     "abort": 'all of a transaction is dropped; {"transaction": ID}',
 }
 _Answer = TypeVar("_Answer")
@@ -174,9 +184,10 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
         if action == "begin":
             check_begin(body)
             return {"transaction": self._transactions.begin()}
-        transaction = parse_transaction(body)
         if action == "commit":
-            return {"transaction": transaction, **json.loads(self._transactions.commit(transaction).encode())}
+            transaction, key = parse_commit(body)
+            return {"transaction": transaction, **json.loads(self._transactions.commit(transaction, key).encode())}
+        transaction = parse_transaction(body)
         self._transactions.abort(transaction)
         return {"transaction": transaction}
 

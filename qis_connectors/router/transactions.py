@@ -13,6 +13,8 @@ import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from uuid import uuid4
@@ -36,6 +38,9 @@ REMEMBERED_SECONDS = 7 * 86_400
 """A commit is answered again with its receipt for so long."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
+_KEY = "key "
+"""Before a client's key, so that none is a transaction's ID."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -50,7 +55,7 @@ class Transactions:
         self._log = log
         self._folder = log.store.folder / "staged"
         self._open: dict[str, Staging] = {}
-        self._changing = Lock()
+        self._changing, self._under_key = Lock(), Lock()
         for folder in self._folder.glob("*"):
             if not _ID.fullmatch(folder.name) or self._receipt(folder.name):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -97,19 +102,29 @@ class Transactions:
 
         return stage
 
-    def commit(self, name: str) -> Receipt:
-        """Everything staged becomes visible at once; once more, the same receipt. Raises TransactionError where it is
-        not open and never was committed, StoreError where the disk refuses: it is still open then."""
+    def commit(self, name: str, key: str | None = None) -> Receipt:
+        """Everything staged becomes visible at once; once more, the same receipt. Where a transaction was committed
+        under this `key` before, this one is dropped and that one's receipt is given.
+
+        TransactionError where it is not open and never was committed, StoreError where the disk refuses: it is still
+        open then.
+        """
         self._abort_idle()
-        if receipt := self._receipt(name):
-            return receipt
-        staging = self._find(name)
-        with staging.lock:
-            if receipt := self._receipt(name):  # by somebody else, while we waited for the lock
+        names = [name] if key is None else [name, _KEY + key]
+        staging = self._open.get(name)
+        if staging is None:
+            if receipt := self._receipt(*names):
+                return receipt
+            staging = self._find(name)
+        # Two transactions under one key, at one time: the second has to see that the first is committed.
+        with staging.lock, self._under_key if key else nullcontext():
+            if receipt := self._receipt(*names):  # or by somebody else, while we waited for the lock
+                if staging.is_open:
+                    self._drop(name, staging)
                 return receipt
             staging.check_open()
             answer: Future[Receipt | QisError] = Future()
-            self._log.commit(staging.parts(), lambda writer, receipt: _record(writer, name, receipt), answer.set_result)
+            self._log.commit(staging.parts(), partial(_record, names), answer.set_result)
             receipt_or_error = answer.result()
             if isinstance(receipt_or_error, QisError):
                 raise receipt_or_error
@@ -140,9 +155,11 @@ class Transactions:
             why = "it is committed" if self._receipt(name) else "it was aborted, idle for over an hour, or never begun"
             raise TransactionError(f"transaction {name!r:.60} is not open: {why}") from None
 
-    def _receipt(self, name: str) -> Receipt | None:
+    def _receipt(self, *names: str) -> Receipt | None:
+        """What was committed under one of the names."""
+        sql = f"SELECT receipt FROM committed WHERE id IN ({', '.join('?' * len(names))}) LIMIT 1"
         with self._log.store.catalogue.reading() as connection:
-            found = connection.execute("SELECT receipt FROM committed WHERE id = ?", (name,)).get
+            found = connection.execute(sql, names).get
         return found and decode(found.encode())
 
     def _abort_idle(self) -> None:
@@ -160,10 +177,12 @@ class Transactions:
             self._open.pop(name, None)
 
 
-def _record(writer: apsw.Connection, name: str, receipt: Receipt) -> None:
+def _record(names: list[str], writer: apsw.Connection, receipt: Receipt) -> None:
     now = int(time.time())
     writer.execute("DELETE FROM committed WHERE at < ?", (now - REMEMBERED_SECONDS,))
-    writer.execute("INSERT INTO committed VALUES (?, ?, ?)", (name, receipt.encode().decode(), now))
+    writer.executemany(
+        "INSERT INTO committed VALUES (?, ?, ?)", [(name, receipt.encode().decode(), now) for name in names]
+    )
 
 
 def _sync(folder: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from pyspark import TaskContext
 from pyspark.sql.datasource import WriterCommitMessage
 
 from qis_connectors.client import RouterClient
@@ -14,10 +15,11 @@ from qis_connectors.spark.patience import patiently
 
 @dataclass
 class Staged(WriterCommitMessage):
-    """A task's part of a transaction is on the router's disk."""
+    """A task's part of a transaction is on the router's disk; `query` is the streaming query it ran for."""
 
     transaction: str
     packets: int
+    query: str | None
 
 
 class Staging:
@@ -55,14 +57,15 @@ class Staging:
                         raise
                     raise PacketError(error.field, error.reason, rows + error.row) from None
                 rows += batch.num_rows
-        return Staged(self._transaction, rows)
+        task = TaskContext.get()
+        return Staged(self._transaction, rows, task.getLocalProperty("sql.streaming.queryId") if task else None)
 
-    def show(self, transaction: str) -> None:
-        """Commit: all of it at once. Harmless to repeat."""
+    def show(self, transaction: str, key: str | None = None) -> None:
+        """Commit: all of it at once, and once for each `key`. Harmless to repeat."""
 
         def commit() -> None:
             with RouterClient(self._router) as client:
-                client.transaction(transaction).commit()
+                client.transaction(transaction).commit(key)
 
         patiently(commit)
 

@@ -91,23 +91,24 @@ class PacketStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
 class PacketStreamWriter(Staging, DataSourceStreamArrowWriter):
     """Each micro-batch is a transaction of its own.
 
-    A micro-batch that Spark runs again, for it was not sure that it was committed, is made of the same packets, and the
-    router knows each of them again by its packet_id. A query must therefore make the same packets of the same input:
-    no rand(). Where no task of a micro-batch came to its end, Spark names no transaction to abort, and the router drops
-    it when it has been idle for an hour.
+    It is committed under the query and the number of the batch: one that Spark runs again, for it was not sure that it
+    was committed, is stored once, even if the query makes other packets of the same input this time. Where no task of a
+    micro-batch came to its end, Spark names no transaction to abort, and the router drops it when it has been idle for
+    an hour.
     """
 
     def write(self, iterator: Iterator[pa.RecordBatch]) -> Staged:
         return self.stage(iterator)
 
-    def commit(self, messages: list[WriterCommitMessage | None], batchId: int) -> None:  # noqa: ARG002, N803
-        for transaction in _transactions(messages):
-            self.show(transaction)
+    def commit(self, messages: list[WriterCommitMessage | None], batchId: int) -> None:  # noqa: N803
+        for transaction, query in _transactions(messages):
+            self.show(transaction, f"{query}/{batchId}")
 
     def abort(self, messages: list[WriterCommitMessage | None], batchId: int) -> None:  # noqa: ARG002, N803
-        for transaction in _transactions(messages):
+        for transaction, _ in _transactions(messages):
             self.drop(transaction)
 
 
-def _transactions(messages: list[WriterCommitMessage | None]) -> set[str]:
-    return {message.transaction for message in messages if isinstance(message, Staged)}
+def _transactions(messages: list[WriterCommitMessage | None]) -> set[tuple[str, str | None]]:
+    """Of a micro-batch one, and the query it belongs to."""
+    return {(message.transaction, message.query) for message in messages if isinstance(message, Staged)}
