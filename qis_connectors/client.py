@@ -9,7 +9,7 @@ from pyarrow import flight
 
 from qis_connectors.connection import Packets, ask, chunks, connect, one_line_errors
 from qis_connectors.errors import QisError
-from qis_connectors.outgoing import CHUNK_ROWS, by_address, complete
+from qis_connectors.outgoing import CHUNK_ROWS, by_address, checked
 from qis_connectors.receipt import Receipt, decode
 from qis_connectors.request import encode
 from qis_connectors.transaction import Transaction
@@ -53,7 +53,7 @@ class RouterClient:
         harmless. Where the connection breaks midway some are stored: send all of them again.
         """
         receipt = Receipt()
-        for name, table in by_address(complete(packets)):
+        for name, table in by_address(checked(packets)):
             with one_line_errors(self.url):
                 receipt += self._put(flight.FlightDescriptor.for_path(name), table)
         return receipt

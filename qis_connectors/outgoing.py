@@ -12,14 +12,14 @@ CHUNK_ROWS = 8192
 """Rows of a batch that is sent."""
 
 
-def complete(packets: pa.Table | pa.RecordBatch) -> pa.Table:
-    """What `packet.conform` takes, with all fields and packet_ids; PacketError names field and row of the table."""
+def checked(packets: pa.Table | pa.RecordBatch) -> pa.Table:
+    """What `packet.conform` takes, with all fields and valid; PacketError names field and row of the table."""
     table = packet.conform(packets if isinstance(packets, pa.Table) else pa.Table.from_batches([packets]))
     batches = []
     rows = 0
     for batch in table.to_batches(max_chunksize=CHUNK_ROWS):
         try:
-            batches.append(packet.complete(batch))
+            batches.append(packet.check(batch))
         except PacketError as error:
             if error.row is None or not rows:
                 raise
@@ -29,7 +29,7 @@ def complete(packets: pa.Table | pa.RecordBatch) -> pa.Table:
 
 
 def by_address(packets: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """Each address that rows of a complete table name, with those rows in their order."""
+    """Each address that rows of a table that is checked name, with those rows in their order."""
     domain, problem_type = (packets[name].combine_chunks() for name in ("domain", "problem_type"))
     rows = defaultdict(list)
     for row, name in enumerate(address.column(domain, problem_type).to_pylist()):

@@ -81,11 +81,26 @@ def complete(batch: pa.RecordBatch) -> pa.RecordBatch:
     return complete_validated(batch)
 
 
+def check(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch as `complete` takes and refuses it, with all fields, but without packet_ids where none is given: who
+    sends packets need not hash them, for the router does not take a sender's word for a hash.
+    """
+    validate(batch)
+    arrays = _filled(batch)
+    if arrays[_ID].null_count < batch.num_rows:
+        return complete_validated(batch)
+    if not _are_many_good(arrays):
+        _check(arrays)
+    return pa.RecordBatch.from_arrays(arrays, schema=OUTCOME_PACKET_SCHEMA)
+
+
 def complete_validated(batch: pa.RecordBatch) -> pa.RecordBatch:
     """`complete` of a batch that `validate` has let through, or of several such in one."""
     arrays = _filled(batch)
-    ids = _ids_of_many(arrays) if batch.num_rows > _FEW else None
-    ids = _checked_ids(arrays) if ids is None else ids
+    if _are_many_good(arrays):
+        ids = packet_id_column(pa.RecordBatch.from_arrays(arrays, schema=OUTCOME_PACKET_SCHEMA))
+    else:
+        ids = pa.array(packet_ids(_check(arrays)), pa.string())
     given = arrays[_ID]
     if given.null_count < len(given) and given != ids:
         for row, (one, content) in enumerate(zip(given.to_pylist(), ids.to_pylist(), strict=True)):
@@ -174,20 +189,21 @@ def _check_names(names: list[str]) -> None:
             raise PacketError(name, f"comes after {before!r}: out of order or given twice")
 
 
-def _ids_of_many(arrays: list[pa.Array]) -> pa.Array | None:
-    """The ids; None where `_checked_ids` would find something."""
+def _are_many_good(arrays: list[pa.Array]) -> bool:
+    """Whether `_check` would find nothing, by columns, which is quicker for many packets; False for few."""
+    if len(arrays[_ID]) <= _FEW:
+        return False
     batch = pa.RecordBatch.from_arrays(arrays, schema=OUTCOME_PACKET_SCHEMA)
     # Sizes before values: no rule looks at a text of unbounded length.
-    is_good = (
+    return (
         all(batch[name].null_count == 0 for name in INTERCHANGE_SCHEMA.names)
         and are_within(batch, _bytes_without_text() + ID_HEX_DIGITS, MAX_BYTES, MAX_BYTES_WITH_LIKELIHOOD)
         and hold(batch)
     )
-    return packet_id_column(batch) if is_good else None
 
 
-def _checked_ids(arrays: list[pa.Array]) -> pa.Array:
-    """The ids; PacketError on the first culprit."""
+def _check(arrays: list[pa.Array]) -> Columns:
+    """The packets as lists; PacketError on the first culprit."""
     rows = len(arrays[_ID])
     columns: Columns = {
         name: [None] * rows if column.null_count == rows else column.to_pylist()
@@ -196,7 +212,7 @@ def _checked_ids(arrays: list[pa.Array]) -> pa.Array:
     # Sizes first: nothing below looks at a text of unbounded length. An id not yet given takes its room all the same.
     _check_sizes({**columns, "packet_id": ["0" * ID_HEX_DIGITS] * rows})
     _check_values(columns)
-    return pa.array(packet_ids(columns), pa.string())
+    return columns
 
 
 def _check_sizes(columns: Columns) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Self
 import pyarrow as pa
 
 from qis_connectors.errors import QisError
-from qis_connectors.outgoing import complete
+from qis_connectors.outgoing import checked
 from qis_connectors.receipt import Receipt, decode
 
 
@@ -52,7 +52,7 @@ class Transaction:
         staged: stage all of them again, the commit stores each once. The receipt's `staged` counts them.
         """
         command = {"v": 1, "transaction": self.id, "address": address}
-        return self._stage(json.dumps(command).encode(), complete(packets))
+        return self._stage(json.dumps(command).encode(), checked(packets))
 
     def commit(self, key: str | None = None) -> Receipt:
         """Store everything that is staged, all at once; again, even after a lost connection, the same receipt.

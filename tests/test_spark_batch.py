@@ -230,7 +230,7 @@ def test_a_cancelled_job_leaves_nothing(save, spark, client, packets, thread, tm
 
     job = thread(run)
     deadline = time.monotonic() + 30
-    while not any((folder / "packets.db").exists() for folder in staged(tmp_path)):
+    while not any((folder / "packets.records").exists() for folder in staged(tmp_path)):
         assert time.monotonic() < deadline, "nothing was ever staged"
         time.sleep(0.05)
     spark.sparkContext.cancelAllJobs()

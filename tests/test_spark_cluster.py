@@ -161,7 +161,7 @@ def test_a_driver_that_is_killed_leaves_nothing_to_be_seen(router, cluster, temp
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(), start_new_session=True
     )
     deadline = time.monotonic() + 200
-    while not any((folder / "packets.db").exists() for folder in staged(tmp_path)):
+    while not any((folder / "packets.records").exists() for folder in staged(tmp_path)):
         assert time.monotonic() < deadline, "nothing was ever staged"
         time.sleep(0.1)
     os.killpg(driver.pid, signal.SIGKILL)

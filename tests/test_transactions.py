@@ -265,6 +265,37 @@ def test_a_restart_keeps_what_is_staged_and_an_end_in_order_too(tmp_path, packet
         assert joined.commit() == Receipt(4, 1, 4)
 
 
+def test_a_torn_end_is_no_harm_and_damage_is_told(tmp_path, packets):
+    with Router(tmp_path, "grpc://127.0.0.1:0") as router, RouterClient(router.url) as client:
+        torn, damaged = client.transaction(), client.transaction()
+        for transaction in (torn, damaged):
+            transaction.deposit(packets(3))
+            transaction.deposit(packets(3, 10))
+    file = tmp_path / "staged" / torn.id / "packets.records"
+    with file.open("ab") as end:
+        end.write(file.read_bytes()[:700])
+    file = tmp_path / "staged" / damaged.id / "packets.records"
+    found = bytearray(file.read_bytes())
+    found[500] ^= 1
+    file.write_bytes(found)
+    with Router(tmp_path, "grpc://127.0.0.1:0") as router, RouterClient(router.url) as client:
+        again = client.transaction(torn.id)
+        again.deposit(packets(3, 20))
+        assert again.commit() == Receipt(9, 0, 9)
+        with pytest.raises(QisError, match=rf"^what is staged in transaction {damaged.id} is damaged on the disk$"):
+            client.transaction(damaged.id).commit()
+        assert seen(client)[0] == 9
+
+
+def test_a_full_disk_leaves_what_was_staged(client, packets, full_disk):
+    transaction = client.transaction()
+    transaction.deposit(packets(3))
+    with full_disk(8192), pytest.raises(QisError, match=r"^the router cannot stage packets: the disk is full$"):
+        transaction.deposit(packets(100, 10))
+    transaction.deposit(packets(2, 5))
+    assert transaction.commit() == Receipt(5, 0, 5)
+
+
 @pytest.mark.parametrize("when", ["stage", "packs", "ids", "drop"])
 def test_kill_9_loses_nothing_and_shows_nothing_half(router_process, packets, when):
     process, url = router_process("never" if when == "stage" else when, SERVE)

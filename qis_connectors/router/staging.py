@@ -1,5 +1,6 @@
-"""What one open transaction has staged: complete packets by address, in a SQLite database in a folder of its own."""
+"""What one open transaction has staged: complete packets by address, in a file of records in a folder of its own."""
 
+import mmap
 import os
 import shutil
 import time
@@ -8,13 +9,16 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from threading import RLock
+from typing import Any
 
-import apsw
 import pyarrow as pa
 
 from qis_connectors.errors import QisError
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
+from qis_connectors.router.packet_log import record
+from qis_connectors.router.packet_log.journal import sync_folder
 from qis_connectors.router.packet_log.packs import RECORD_ROWS
+from qis_connectors.router.packet_log.record import DamagedError, Record
 from qis_connectors.router.packet_log.store import StoreError
 
 MAX_BYTES = 2 << 30
@@ -22,48 +26,65 @@ MAX_BYTES = 2 << 30
 
 
 class Staging:
-    """Opens the database in `folder` when it is first needed. Hold `lock` around everything but `add`."""
+    """Opens the file in `folder` when it is first needed. Hold `lock` around everything but `add`."""
 
     def __init__(self, folder: Path) -> None:
         self.lock = RLock()
         self.is_open = True
         self._folder = folder
-        self._connection: apsw.Connection | None = None
-        self._bytes = 0
+        self._descriptor: int | None = None
+        self._end = 0
 
     def add(self, parts: Sequence[tuple[str, pa.RecordBatch]]) -> int:
-        """How many packets are now on the disk: all of these, or QisError where the transaction is over or full."""
-        rows = [(address, memoryview(packets.serialize())) for address, packets in parts]
-        size = sum(len(payload) for _, payload in rows)
+        """How many packets are now on the disk: all of these. QisError where the transaction is over or full, OSError
+        where the disk refuses.
+        """
+        rows, pieces, size = 0, list[Any](), 0
+        for address, packets in parts:
+            encoded, length = record.encode(packets, ((address, packets.num_rows),), first=0)
+            rows, pieces, size = rows + packets.num_rows, pieces + encoded, size + length
         with self.lock:
             self.check_open()
+            file = self._file()
+            if self._end + size > MAX_BYTES:
+                raise StoreError(f"the transaction is full: at most {MAX_BYTES} bytes may be staged in it")
             try:
-                database = self._database()
-                if self._bytes + size > MAX_BYTES:
-                    raise StoreError(f"the transaction is full: at most {MAX_BYTES} bytes may be staged in it")
-                with database:
-                    database.executemany("INSERT INTO part(address, payload) VALUES (?, ?)", rows)
-            except apsw.FullError:
-                raise StoreError("the router cannot stage packets: the disk is full") from None
-            self._bytes += size
+                _write(file, b"".join(pieces), self._end)
+                os.fdatasync(file)
+            except OSError:
+                os.ftruncate(file, self._end)
+                raise
+            self._end += size
             os.utime(self._folder)
-        return sum(packets.num_rows for _, packets in parts)
+        return rows
 
     def parts(self) -> Iterator[tuple[str, pa.RecordBatch]]:
-        """Addresses and packets, address by address, each in the order of staging and about a record at a time."""
-        database = self._database()
-        # Without the payloads: sorting would copy them.
-        order = database.execute("SELECT address, id FROM part ORDER BY address, id").fetchall()
-        for address, group in groupby(order, itemgetter(0)):
+        """Addresses and packets, address by address, each in the order of staging and about a record at a time.
+
+        StoreError where the disk does not give back what was staged.
+        """
+        file = self._file()
+        if not self._end:
+            return
+        mapped = mmap.mmap(file, self._end, prot=mmap.PROT_READ)
+        data, view = pa.py_buffer(mapped), memoryview(mapped)
+        found, position = list[tuple[str, Record]](), 0
+        while position < self._end:
+            try:
+                one = record.parse(view, position)
+            except DamagedError:
+                raise StoreError(f"what is staged in transaction {self._folder.name} is damaged on the disk") from None
+            found.append((record.runs(view, one)[0][0], one))
+            position = one.end
+        for address, group in groupby(sorted(found, key=itemgetter(0)), itemgetter(0)):
             pieces: list[pa.RecordBatch] = []
-            for _, part in group:
-                payload = database.execute("SELECT payload FROM part WHERE id = ?", (part,)).get
-                pieces.append(pa.ipc.read_record_batch(pa.py_buffer(payload), OUTCOME_PACKET_SCHEMA))
+            for _, one in group:
+                pieces.append(record.decode(data, one, OUTCOME_PACKET_SCHEMA))
                 if sum(piece.num_rows for piece in pieces) >= RECORD_ROWS:
-                    yield str(address), pa.concat_batches(pieces)
+                    yield address, pa.concat_batches(pieces)
                     pieces = []
             if pieces:
-                yield str(address), pa.concat_batches(pieces)
+                yield address, pa.concat_batches(pieces)
 
     def idle_seconds(self) -> float:
         """Since the last packets came; it outlives the router."""
@@ -86,19 +107,29 @@ class Staging:
         shutil.rmtree(gone, ignore_errors=True)
 
     def close(self) -> None:
-        """Let go of the database; it stays."""
-        if self._connection:
-            self._connection.close()
-            self._connection = None
+        """Let go of the file; it stays."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
-    def _database(self) -> apsw.Connection:
-        if self._connection is None:
-            database = apsw.Connection(str(self._folder / "packets.db"))
-            database.pragma("journal_mode", "wal")
-            database.pragma("synchronous", "full")
-            database.execute(
-                "CREATE TABLE IF NOT EXISTS part(id INTEGER PRIMARY KEY, address TEXT NOT NULL, payload BLOB NOT NULL)"
-            )
-            self._bytes = database.execute("SELECT coalesce(sum(length(payload)), 0) FROM part").get
-            self._connection = database
-        return self._connection
+    def _file(self) -> int:
+        if self._descriptor is None:
+            self._descriptor = os.open(self._folder / "packets.records", os.O_RDWR | os.O_CREAT, 0o600)
+            self._end = _end_of_last(self._descriptor)  # a crash may have left a piece of one more
+            sync_folder(self._folder)
+        return self._descriptor
+
+
+def _end_of_last(file: int) -> int:
+    """Of the last whole record."""
+    if not os.fstat(file).st_size:
+        return 0
+    with mmap.mmap(file, 0, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as view:
+        return max((one.end for one in record.scan(view, mapped)), default=0)
+
+
+def _write(file: int, data: bytes, position: int) -> None:
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(file, rest, position)
+        rest, position = rest[written:], position + written

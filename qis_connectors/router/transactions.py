@@ -1,13 +1,12 @@
 """Transactions: packets staged on the disk where no reader sees them, until one commit stores all of them or an abort
 drops them. Spark's tasks stage, its driver commits; a task that ran twice leaves packets that the commit knows again.
 
-An open transaction is a SQLite database of its own, `staged/ID/packets.db` in the store's folder: its fsyncs keep no
+An open transaction is a file of its own, `staged/ID/packets.records` in the store's folder: its fsyncs keep no
 depositor waiting, and dropping it gives the room back at once. The commit writes the packets, and the ID with its
 receipt, in one SQLite transaction of the store: what a crash left of a transaction whose ID stands there is rubbish.
 """
 
 import logging
-import os
 import re
 import shutil
 import time
@@ -15,7 +14,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from threading import Lock
 from uuid import uuid4
 
@@ -26,8 +24,9 @@ from qis_connectors.errors import QisError
 from qis_connectors.outgoing import by_address
 from qis_connectors.receipt import Receipt, decode
 from qis_connectors.router.deposit import Stage
+from qis_connectors.router.packet_log.journal import sync_folder
 from qis_connectors.router.packet_log.log import PacketLog
-from qis_connectors.router.packet_log.store import StoreError
+from qis_connectors.router.packet_log.store import StoreError, refusal
 from qis_connectors.router.staging import Staging
 
 IDLE_SECONDS = 3600
@@ -73,7 +72,7 @@ class Transactions:
                 self._folder.mkdir(exist_ok=True)
                 (self._folder / name).mkdir()
                 for folder in (self._folder, self._folder.parent):
-                    _sync(folder)
+                    sync_folder(folder)
             except OSError as error:
                 raise StoreError(f"the router cannot begin a transaction: {error.strerror}") from None
             self._open[name] = Staging(self._folder / name)
@@ -94,9 +93,9 @@ class Transactions:
                 staged = staging.add([(where, rows.combine_chunks().to_batches()[0]) for where, rows in parts])
             except QisError as error:
                 done(error)
-            except Exception:
+            except Exception as error:
                 logger.exception("staging failed")
-                done(StoreError("the router cannot stage packets: its log has the details"))
+                done(refusal("stage packets", error))
             else:
                 done(Receipt(staged=staged))
 
@@ -183,11 +182,3 @@ def _record(names: list[str], writer: apsw.Connection, receipt: Receipt) -> None
     writer.executemany(
         "INSERT INTO committed VALUES (?, ?, ?)", [(name, receipt.encode().decode(), now) for name in names]
     )
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

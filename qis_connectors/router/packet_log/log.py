@@ -7,7 +7,6 @@ A commit is one record in the journal, and in memory the log's tail. Behind the 
 packs, by address: see store.py.
 """
 
-import errno
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -32,7 +31,7 @@ from qis_connectors.router.packet_log.packet_index import packed_ids, selected
 from qis_connectors.router.packet_log.packing import Packer, Parts
 from qis_connectors.router.packet_log.record import Runs, joined
 from qis_connectors.router.packet_log.retention import KEEP_ALL, Retention
-from qis_connectors.router.packet_log.store import Store, StoreError
+from qis_connectors.router.packet_log.store import Store, StoreError, refusal
 from qis_connectors.router.packet_log.tail import Tail
 
 MAX_QUEUED_BYTES = 64 << 20
@@ -256,10 +255,4 @@ def _parts(packets: pa.RecordBatch, runs: Runs) -> list[tuple[str, pa.RecordBatc
 
 
 def _failure(error: Exception) -> QisError:
-    if isinstance(error, StoreError):
-        return error
-    is_full = isinstance(error, apsw.FullError) or (
-        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    )
-    reason = "the disk is full" if is_full else "its log has the details"
-    return StoreError(f"the router cannot store packets: {reason}")
+    return error if isinstance(error, StoreError) else refusal("store packets", error)

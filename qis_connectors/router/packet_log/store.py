@@ -9,6 +9,7 @@
 The first three are the truth. The catalogue and the ids are made anew from them where they are damaged or gone.
 """
 
+import errno
 import fcntl
 import json
 import logging
@@ -38,6 +39,15 @@ logger = logging.getLogger(__name__)
 
 class StoreError(QisError):
     """The store cannot be opened, read or written."""
+
+
+def refusal(what: str, error: Exception) -> StoreError:
+    """What a client hears of a disk that did not take something."""
+    is_full = isinstance(error, apsw.FullError) or (
+        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    )
+    reason = "the disk is full" if is_full else "its log has the details"
+    return StoreError(f"the router cannot {what}: {reason}")
 
 
 class Store:
