@@ -64,6 +64,7 @@ defs = dg.Definitions.merge(
                 root=ROOT,
                 router=os.environ.get("QIS_ROUTER", ""),
                 engine=os.environ.get("QIS_ENGINE", "auto"),  # type: ignore[arg-type]  # the resource checks it
+                spark_submit=os.environ.get("QIS_SPARK_SUBMIT", ""),
             )
         },
         executor=dg.in_process_executor,

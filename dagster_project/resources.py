@@ -27,6 +27,9 @@ class Workspace(dg.ConfigurableResource["Workspace"]):
     router: str = ""
     """Empty: the router that runs on the workspace's own store, or one that is started for the step."""
     engine: Literal["auto", "polars", "spark"] = "auto"
+    spark_submit: str = ""
+    """The command that submits to a cluster which sees the workspace, such as `spark-submit --master spark://HOST:7077`:
+    what Spark is to count is counted there, by Dagster Pipes. Empty: Spark runs in the run's own process."""
 
     @contextmanager
     def loop(self, source: Source) -> Iterator[Loop]:

@@ -22,7 +22,7 @@ from pipelines.rollup import roll_up
 from pipelines.study import AnyStudy, Study, StudyError
 from pipelines.values import as_json, constant, milliseconds
 from qis_connectors.outcome import confidence, deciles
-from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, complete
+from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, complete, wire_bytes
 
 ARCHITECTURE = "two_arm_comparison"
 
@@ -44,6 +44,16 @@ class Release:
     def withheld(self) -> str | None:
         """What does not leave and why, in one line; None if everything does."""
         return "; ".join(f"{label}: {why}" if label else why for label, why in self.kept_back) or None
+
+    def told(self) -> dict[str, str | int]:
+        """What a site's data engineer is shown of it: counts, and why something does not leave."""
+        told: dict[str, str | int] = {
+            "packets": self.packets.num_rows,
+            "bytes on the wire": round(sum(wire_bytes(self.packets.to_pydict()))),
+            "rows counted": self.rows,
+            "counted by": self.engine,
+        }
+        return told | ({"withheld": self.withheld} if self.withheld else {})
 
 
 def releases(study: AnyStudy, folder: Path, engine: Engine = "polars") -> Iterator[tuple[Path, Release]]:

@@ -201,6 +201,8 @@ def _builder(master: str) -> "SparkSession.Builder":
     from pyspark.sql import SparkSession  # optional: only where the Spark engine is asked for
 
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # its workers need the Python that has this package
+    if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit has made the JVM: where it runs and how is its to say
+        return SparkSession.builder
     quiet = Path(__file__).with_name("log4j2.properties")
     return (
         SparkSession.builder.master(master)

@@ -4,11 +4,9 @@ import dagster as dg
 
 from dagster_project.partitions import parts_of, site_and_month
 from dagster_project.resources import RETRIES, Workspace
+from dagster_project.submit import submitted
 from pipelines import demo
 from pipelines.sources import Source
-from qis_connectors.packet import wire_bytes
-
-Metadata = dict[str, dg.MetadataValue | int | str]
 
 
 def site_group(source: Source) -> str:
@@ -45,18 +43,15 @@ def _staged_packets(source: Source) -> dg.AssetsDefinition:
         The study's gate withholds a packet that stands on too few people; the reason is then in the metadata. The
         checks come next, and a packet that one of them stops is not deposited.
         """
+        site, month = site_and_month(context)
         with workspace.loop(source) as loop:
-            release = demo.staged_packets(loop, *site_and_month(context))
-        metadata: Metadata = {
-            "packets": release.packets.num_rows,
-            "bytes on the wire": round(sum(wire_bytes(release.packets.to_pydict()))),
-            "rows counted": release.rows,
-            "counted by": release.engine,
-        }
-        if release.withheld:
-            context.log.warning("%s sends nothing: %s", release.site, release.withheld)
-            metadata["withheld"] = release.withheld
-        return dg.MaterializeResult(metadata=metadata)
+            if workspace.spark_submit and loop.engine_of(loop.rows(site, month)) == "spark":
+                told = submitted(context, workspace, source, site, month)
+            else:
+                told = demo.staged_packets(loop, site, month).told()
+        if "withheld" in told:
+            context.log.warning("%s keeps back: %s", site, told["withheld"])
+        return dg.MaterializeResult(metadata=told)
 
     return staged_packets
 
