@@ -58,7 +58,7 @@ def grouped(study: AnyStudy, frame: nw.LazyFrame[Any], rows: Path) -> nw.LazyFra
         if column not in types:
             raise StudyError(f"{rows}: there is no column {column!r}; there are {', '.join([*types][:20])}")
     if isinstance(study, Study) and study.period:
-        frame = _in_periods(frame, study, types, rows)
+        frame = in_periods(frame, study, types, rows)
     return frame.group_by(*keys).agg(nw.len().alias("qis rows"), *_sums(study, types))
 
 
@@ -92,7 +92,7 @@ def _keys(study: AnyStudy) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*study.columns, *((study.site_column,) if study.site_column else ()))))
 
 
-def _in_periods(frame: nw.LazyFrame[Any], study: Study, types: dict[str, Any], rows: Path) -> nw.LazyFrame[Any]:
+def in_periods(frame: nw.LazyFrame[Any], study: Study, types: dict[str, Any], rows: Path) -> nw.LazyFrame[Any]:
     """Times cut to the start of their period; whole numbers are years already."""
     time = str(study.time)
     if study.period == "year" and types[time].is_integer():

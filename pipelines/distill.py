@@ -135,11 +135,11 @@ def _names(cohort: Cohort, study: Study) -> dict[str, Value]:
 
 
 def _label(cohort: Cohort, study: Study) -> str:
-    named = {**_names(cohort, study), **({str(study.time): _phase(study, cohort.period)} if study.period else {})}
+    named = {**_names(cohort, study), **({str(study.time): phase(study, cohort.period)} if study.period else {})}
     return ", ".join(f"{name} {value}" for name, value in named.items())
 
 
-def _phase(study: Study, period: Value) -> str:
+def phase(study: Study, period: Value) -> str:
     if study.period is None:
         return study.training_phase
     if not isinstance(period, date):
@@ -165,7 +165,7 @@ def _packet(
         "domain": study.domain,
         "problem_type": study.problem_type,
         "model_architecture": ARCHITECTURE,
-        "training_phase": _phase(study, cohort.period),
+        "training_phase": phase(study, cohort.period),
         "metric_name": study.effect,
         "metric_delta": numbers.effect,
         "metric_value": numbers.level,

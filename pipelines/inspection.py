@@ -10,7 +10,8 @@ import duckdb
 import narwhals as nw
 import pyarrow as pa
 
-from pipelines.distill import ARCHITECTURE
+from pipelines.counting import in_periods
+from pipelines.distill import ARCHITECTURE, phase
 from pipelines.engine import scan
 from pipelines.study import Study
 from pipelines.study_fields import Binary, TimeToEvent
@@ -55,19 +56,40 @@ def sizes(packets: pa.Table) -> list[Finding]:
 
 
 def gate(study: Study, rows: Path, packets: pa.Table) -> list[Finding]:
-    """Small cells behind a packet, counted once more from the rows, in another way than the distillation counts."""
+    """Small cells behind a packet, counted once more from the rows, in another way than the distillation counts.
+
+    Each packet against the rows of its own site, strata and period; places of a hierarchy that were merged are one.
+    """
     arm, outcome = nw.col(study.arms.column), nw.col(study.outcome.column)
     if isinstance(study.outcome, Binary | TimeToEvent):
         conditions = [outcome == study.outcome.event, outcome != study.outcome.event]
     else:
         conditions = [~outcome.is_null()]
     cells = [(arm == value) & one for value in (study.arms.treated, study.arms.control) for one in conditions]
-    frame = scan(rows, "polars").select(*(cell.sum().alias(str(at)) for at, cell in enumerate(cells)))
-    counts = frame.collect().row(0)
-    small = sum(0 < (count or 0) < study.gate.min_cell for count in counts)
-    return [
-        Finding(f"cell of 1 to {study.gate.min_cell - 1} behind a packet", len(cells), small if packets.num_rows else 0)
+    sent = {_cohort(study, packet) for packet in packets.to_pylist()}
+    keys = [
+        *([study.site_column] if study.site_column else []),
+        *study.strata,
+        *([str(study.time)] if study.period else []),
     ]
+    frame = scan(rows, "polars")
+    if study.period:
+        frame = in_periods(frame, study, dict(frame.collect_schema()), rows)
+    counted = frame.with_columns(nw.lit(0).alias("qis all")).group_by("qis all", *keys)
+    table = counted.agg(cell.sum().alias(f"qis {at}") for at, cell in enumerate(cells)).collect()
+    small = 0
+    for row in table.iter_rows(named=True):
+        here = tuple(row[name] for name in study.strata), phase(study, row[str(study.time)] if study.period else None)
+        if ((str(row[study.site_column]) if study.site_column else None), *here) in sent:
+            small += sum(0 < (row[f"qis {at}"] or 0) < study.gate.min_cell for at in range(len(cells)))
+    return [Finding(f"cell of 1 to {study.gate.min_cell - 1} behind a packet", len(sent) * len(cells), small)]
+
+
+def _cohort(study: Study, packet: dict[str, Any]) -> tuple[str | None, tuple[Any, ...], str]:
+    """Site, where the table has many, strata and period of the rows behind a packet."""
+    context = json.loads(packet["context"] or "{}")
+    strata = tuple(context.get(name) for name in study.strata)
+    return packet["node_id"] if study.site_column else None, strata, packet["training_phase"]
 
 
 def leaks(study: Study, site: str, rows: Path, packets: pa.Table) -> list[Finding]:
