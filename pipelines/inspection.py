@@ -67,19 +67,16 @@ def gate(study: Study, rows: Path, packets: pa.Table) -> list[Finding]:
         conditions = [~outcome.is_null()]
     cells = [(arm == value) & one for value in (study.arms.treated, study.arms.control) for one in conditions]
     sent = {_cohort(study, packet) for packet in packets.to_pylist()}
-    keys = [
-        *([study.site_column] if study.site_column else []),
-        *study.strata,
-        *([str(study.time)] if study.period else []),
-    ]
+    time = str(study.time) if study.period else None
+    keys = filter(None, (study.site_column, *study.strata, time))
     frame = scan(rows, "polars")
-    if study.period:
+    if time:
         frame = in_periods(frame, study, dict(frame.collect_schema()), rows)
     counted = frame.with_columns(nw.lit(0).alias("qis all")).group_by("qis all", *keys)
     table = counted.agg(cell.sum().alias(f"qis {at}") for at, cell in enumerate(cells)).collect()
     small = 0
     for row in table.iter_rows(named=True):
-        here = tuple(row[name] for name in study.strata), phase(study, row[str(study.time)] if study.period else None)
+        here = tuple(row[name] for name in study.strata), phase(study, row[time] if time else None)
         if ((str(row[study.site_column]) if study.site_column else None), *here) in sent:
             small += sum(0 < (row[f"qis {at}"] or 0) < study.gate.min_cell for at in range(len(cells)))
     return [Finding(f"cell of 1 to {study.gate.min_cell - 1} behind a packet", len(sent) * len(cells), small)]
