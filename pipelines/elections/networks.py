@@ -1,0 +1,151 @@
+"""The candidates of an election: similarity definitions, and whom each finds similar among the sites there are."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.shipped import shipped
+from qis_connectors.errors import QisError
+from qis_connectors.similarity import Context, Definition, context_of, load
+
+EVERYONE = "everyone"
+"""The network that finds all sites similar: it is in every election, has the say first and gives the scores their unit."""
+OWN = "node_id"
+"""The field by which a definition may look at a site's own past."""
+LOTS = 4
+CONTROLS = 19
+"""Elections with the contexts permuted among the sites that stand beside the true one."""
+
+
+class NetworkError(QisError):
+    """The networks cannot stand for election; the text names the file or the network."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A definition as a candidate."""
+
+    definition: Definition
+
+    @property
+    def name(self) -> str:
+        return self.definition.name
+
+    @property
+    def uses_own(self) -> bool:
+        return OWN in self.definition.fields
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that the definition says: what a forecast is made by cannot be changed behind it."""
+        said = json.dumps(self.definition.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()
+
+    def is_for(self, domain: str) -> bool:
+        """Whether `domain` is the definition's or below it."""
+        return f"{domain}.".startswith(f"{self.definition.domain}.")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A site with one of the contexts it has sent; `number` is its own among all."""
+
+    number: int
+    address: str
+    node_id: str
+    context: str | None
+
+
+def networks_of(domain: str, folder: Path | None = None) -> list[Network]:
+    """The candidates for a domain: the definitions in `folder` that are for it, and everyone.
+
+    Without a folder those that are shipped: the domain's own in similarity/ and its rivals in data/networks. Raises
+    SimilarityError, naming the file and field, or NetworkError where two have one name or the folder is none.
+    """
+    if folder is not None and not folder.is_dir():
+        raise NetworkError(f"{folder}: is no folder of similarity definitions")
+    folders = [shipped("similarity"), shipped("data/networks")] if folder is None else [folder]
+    files = [path for one in folders for path in sorted(one.rglob("*.yaml"))]
+    author = "QIS connectors"
+    everyone = Definition(name=EVERYONE, version=1, author=author, domain=domain, threshold=0.0, fields={})
+    found = {EVERYONE: Network(everyone)}
+    for path in files:
+        network = Network(load(path))
+        if not network.is_for(domain):
+            continue
+        if network.name in found:
+            raise NetworkError(f"{path}: a network of {domain} is called {network.name!r} already")
+        found[network.name] = network
+    return list(found.values())
+
+
+def similarities(networks: Iterable[Network], profiles: Sequence[Profile], controls: int = CONTROLS) -> pa.Table:
+    """Whom each network finds similar: control, network, profile, other, score (from the threshold on, above 0), uses_own.
+
+    `profiles` are of one address. In control 0 contexts are the sites' own; in the controls 1 to `controls` each site
+    has, for the network, the newest context of another, drawn by a permutation of the sites with that seed. Other
+    profiles of a site itself are there only for networks that may look at its past. Everyone needs no rows.
+    """
+    contexts = [_context(profile) for profile in profiles]
+    nodes = np.array([profile.node_id for profile in profiles])
+    numbers = np.array([profile.number for profile in profiles], dtype=np.int64)
+    newest = {profile.node_id: at for at, profile in enumerate(profiles)}
+    donors = [_permuted(profiles, newest, seed) for seed in range(1, controls + 1)]
+    parts = []
+    for network in networks:
+        if network.name == EVERYONE:
+            continue
+        encoded = network.definition.encode(contexts)
+        scores = np.array([network.definition.scores(context, encoded) for context in contexts])
+        scores[scores < network.definition.threshold] = 0.0
+        for control, places in enumerate([np.arange(len(profiles)), *donors]):
+            shown = scores[places]
+            if not network.uses_own:
+                shown = np.where(nodes[:, None] == nodes[None, :], 0.0, shown)
+            one, other = np.nonzero(shown)
+            parts.append(
+                {
+                    "control": np.full(len(one), control, dtype=np.int64),
+                    "network": np.full(len(one), network.name),
+                    "profile": numbers[one],
+                    "other": numbers[other],
+                    "score": shown[one, other],
+                    "uses_own": np.full(len(one), network.uses_own),
+                }
+            )
+    tables = [pa.table({name: pa.array(column) for name, column in part.items()}, SIMILARITIES) for part in parts]
+    return pa.concat_tables([SIMILARITIES.empty_table(), *tables])
+
+
+SIMILARITIES = pa.schema(
+    [
+        ("control", pa.int64()),
+        ("network", pa.string()),
+        ("profile", pa.int64()),
+        ("other", pa.int64()),
+        ("score", pa.float64()),
+        ("uses_own", pa.bool_()),
+    ]
+)
+
+
+def _context(profile: Profile) -> Context:
+    """What the packet says of its site, and what an election knows of it."""
+    said: dict[str, Any] = context_of(profile.context)
+    lot = int(hashlib.sha256(profile.node_id.encode()).hexdigest(), 16) % LOTS
+    return {**said, OWN: profile.node_id, "lot": lot}
+
+
+def _permuted(profiles: Sequence[Profile], newest: dict[str, int], seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """For each profile the place of the one whose context it is given."""
+    sites = sorted(newest)
+    drawn = np.random.default_rng(seed).permutation(len(sites))
+    donor = {site: newest[sites[to]] for site, to in zip(sites, drawn, strict=True)}
+    return np.array([donor[profile.node_id] for profile in profiles], dtype=np.int64)
