@@ -1,4 +1,4 @@
-"""The election over packets: `foreseen` by each network, then scored, with shares and terms. The math is sql/elections."""
+"""An election over packets: what each network expected of them, then scores, shares and terms; all in sql/elections."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.elections.networks import CONTROLS, Network, Profile, similarities
+from pipelines.elections.networks import CONTROLS, Network, Profile, candidates, similarities
 from pipelines.sql_engine import Connection, SqlEngine, engine_on
 from pipelines.synthesize import SQL_FOLDER, plan, run
 
@@ -29,16 +29,13 @@ class Election:
         self._engine: SqlEngine = engine_on(connection)
         self._made: set[str] = set()
         names = [
-            {"address": address, "control": control, "network": network.name}
+            {"address": address, "candidate": candidate, "control": control, "network": name}
             for address, found in networks.items()
-            for network in found
-            for control in range(controls + 1)
+            for (control, name), candidate in candidates(found, controls).items()
         ]
         self._engine.bind("networks", pa.Table.from_pylist(names, _NETWORKS))
         self._make("arrivals")
-        scored = [
-            similarities(networks[address], profiles, controls) for address, profiles in self._profiles().items()
-        ]
+        scored = [similarities(networks[address], profiles, controls) for address, profiles in self._profiles().items()]
         self._engine.bind("similarities", pa.concat_tables([similarities([], []), *scored]))
 
     def foreseen(self) -> pa.Table:
@@ -69,7 +66,9 @@ class Election:
         return found
 
 
-_NETWORKS = pa.schema([("address", pa.string()), ("control", pa.int64()), ("network", pa.string())])
+_NETWORKS = pa.schema(
+    [("address", pa.string()), ("candidate", pa.int64()), ("control", pa.int64()), ("network", pa.string())]
+)
 
 
 def replay(forecasts: pa.Table) -> pa.Table:
@@ -77,6 +76,6 @@ def replay(forecasts: pa.Table) -> pa.Table:
     return forecasts.append_column("replayed", pa.repeat(pa.scalar(True), forecasts.num_rows))
 
 
-def in_time(forecasts: pa.Table) -> pa.Table:
-    """Those of the true election that know only what was earlier: what is stored."""
-    return forecasts.filter(pc.and_(pc.equal(forecasts["control"], 0), pc.equal(forecasts["design"], "in_time")))
+def is_true_in_time(forecasts: pa.Table) -> pa.ChunkedArray:
+    """Which of foreseen's rows are of the sites' own contexts and know only what was earlier: those that are kept."""
+    return pc.and_(pc.equal(forecasts["control"], 0), pc.equal(forecasts["design"], "in_time"))

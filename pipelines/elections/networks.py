@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from qis_connectors.errors import QisError
 from qis_connectors.similarity import Context, Definition, context_of, load
 
 EVERYONE = "everyone"
-"""The network that finds all sites similar: it is in every election, has the say first and gives the scores their unit."""
+"""Finds all sites similar: it stands in every election, has the say first and gives the scores their unit."""
 OWN = "node_id"
 """The field by which a definition may look at a site's own past."""
 LOTS = 4
@@ -43,10 +43,14 @@ class Network:
         return OWN in self.definition.fields
 
     @cached_property
+    def said(self) -> str:
+        """All that the definition says, as JSON."""
+        return json.dumps(self.definition.model_dump(mode="json"), sort_keys=True)
+
+    @cached_property
     def digest(self) -> str:
-        """SHA-256 of all that the definition says: what a forecast is made by cannot be changed behind it."""
-        said = json.dumps(self.definition.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(said.encode()).hexdigest()
+        """The SHA-256 of that: what a forecast was made by cannot be changed behind it."""
+        return hashlib.sha256(self.said.encode()).hexdigest()
 
     def is_for(self, domain: str) -> bool:
         """Whether `domain` is the definition's or below it."""
@@ -86,8 +90,14 @@ def networks_of(domain: str, folder: Path | None = None) -> list[Network]:
     return list(found.values())
 
 
-def similarities(networks: Iterable[Network], profiles: Sequence[Profile], controls: int = CONTROLS) -> pa.Table:
-    """Whom each network finds similar: control, network, profile, other, score (from the threshold on, above 0), uses_own.
+def candidates(networks: Sequence[Network], controls: int = CONTROLS) -> dict[tuple[int, str], int]:
+    """(control, network's name) -> a number for it among those of one address."""
+    pairs = [(control, network.name) for control in range(controls + 1) for network in networks]
+    return {pair: number for number, pair in enumerate(pairs)}
+
+
+def similarities(networks: Sequence[Network], profiles: Sequence[Profile], controls: int = CONTROLS) -> pa.Table:
+    """Whom each network finds similar: SIMILARITIES, with scores from the threshold on and above 0.
 
     `profiles` are of one address. In control 0 contexts are the sites' own; in the controls 1 to `controls` each site
     has, for the network, the newest context of another, drawn by a permutation of the sites with that seed. Other
@@ -98,6 +108,7 @@ def similarities(networks: Iterable[Network], profiles: Sequence[Profile], contr
     numbers = np.array([profile.number for profile in profiles], dtype=np.int64)
     newest = {profile.node_id: at for at, profile in enumerate(profiles)}
     donors = [_permuted(profiles, newest, seed) for seed in range(1, controls + 1)]
+    numbered = candidates(networks, controls)
     parts = []
     for network in networks:
         if network.name == EVERYONE:
@@ -112,8 +123,7 @@ def similarities(networks: Iterable[Network], profiles: Sequence[Profile], contr
             one, other = np.nonzero(shown)
             parts.append(
                 {
-                    "control": np.full(len(one), control, dtype=np.int64),
-                    "network": np.full(len(one), network.name),
+                    "candidate": np.full(len(one), numbered[control, network.name], dtype=np.int64),
                     "profile": numbers[one],
                     "other": numbers[other],
                     "score": shown[one, other],
@@ -126,8 +136,7 @@ def similarities(networks: Iterable[Network], profiles: Sequence[Profile], contr
 
 SIMILARITIES = pa.schema(
     [
-        ("control", pa.int64()),
-        ("network", pa.string()),
+        ("candidate", pa.int64()),
         ("profile", pa.int64()),
         ("other", pa.int64()),
         ("score", pa.float64()),

@@ -9,7 +9,7 @@
 -- answer: no
 WITH trusted AS (
     SELECT
-        control, network, election, target, tau2_within, shift, shift_variance, neighbours,
+        candidate, election, target, tau2_within, shift, shift_variance, neighbours,
         coalesce((tau2 - tau2_within) / nullif(tau2 - tau2_within + shift_variance, 0), 0e0) AS trust
     FROM nearby
 ),
@@ -23,7 +23,7 @@ expected AS (
     FROM (SELECT *, packet_id AS target FROM arrivals) AS targets
     JOIN networks USING (address)
     LEFT JOIN everyone USING (election, target)
-    LEFT JOIN trusted USING (control, network, election, target)
+    LEFT JOIN trusted USING (candidate, election, target)
 )
 SELECT
     control, network, address, metric_name, intervention_type, design, target AS packet_id, node_id, timestamp_utc,

@@ -2,7 +2,7 @@
 -- inputs: believed, everyone, similarities
 -- output: tau2, that of everyone; tau2_within, half the score-weighted mean of (di - dj)^2 - vi - vj over the pairs of
 --   known packets, from 0 to tau2
--- grain: one control, network, election and target; none where no two known packets are similar
+-- grain: one candidate, election and target; none where no two known packets are similar
 -- source: Hedges (1983), Psychol Bull 93:388, written over pairs (the variance is half the mean squared difference of
 --   two), each with its score for weight: with scores of 1 it is Hedges' estimate
 -- answer: no
@@ -15,7 +15,7 @@ WITH profiles AS (
 -- All packets of one profile have one score with those of another, so that sums of each stand for their pairs.
 pairs AS (
     SELECT
-        control, network, one.election, one.target, score,
+        candidate, one.election, one.target, score,
         CASE WHEN one.profile = two.profile THEN one.n * (one.n - 1) ELSE one.n * two.n END AS n,
         two.n * one.dd + one.n * two.dd - 2 * one.d * two.d
         - CASE
@@ -29,9 +29,9 @@ pairs AS (
     WHERE uses_own OR NOT (one.own OR two.own)
 )
 SELECT
-    control, network, election, target, tau2,
+    candidate, election, target, tau2,
     least(tau2, greatest(0e0, sum(score * excess) / (2 * sum(score * n)))) AS tau2_within
 FROM pairs
 JOIN everyone USING (election, target)
-GROUP BY control, network, election, target, tau2
+GROUP BY candidate, election, target, tau2
 HAVING sum(score * n) > 0
