@@ -27,8 +27,8 @@ class World:
     others anything up to 20."""
 
     sites: int = 40
-    rounds: int = 48
-    drift: int = 24
+    rounds: int = 64
+    drift: int = 40
     liars: float = 0.1
     helps: bool = True
 
@@ -153,10 +153,10 @@ JOIN (SELECT address, node_id, sum(error ** 2) AS error FROM followed WHERE netw
     AS alone USING (address, node_id)
 """
 RECOVERY = """
-SELECT address, min(timestamp_utc) - $drift + 1 AS rounds
-FROM shares
-WHERE timestamp_utc >= $drift AND network = 'same-region' AND share_after > 0.5
-GROUP BY address
+SELECT min(turn) - $drift + 1
+FROM (SELECT turn, network, sqrt(avg(error ** 2)) AS error FROM followed GROUP BY ALL) AS one
+JOIN (SELECT turn, sqrt(avg(error ** 2)) AS best FROM followed WHERE network = 'oracle' GROUP BY ALL) AS oracle USING (turn)
+WHERE turn >= $drift AND network = $followed AND error <= 1.2 * best
 """
 SWITCHES = """
 SELECT address, incumbent, min(timestamp_utc) AS turn

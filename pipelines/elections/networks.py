@@ -6,21 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipelines.shipped import shipped
 from qis_connectors.errors import QisError
-from qis_connectors.similarity import Context, Definition, context_of, load
+from qis_connectors.similarity import Context, Definition, Scores, context_of, load
+
+Places = NDArray[np.int64]
 
 EVERYONE = "everyone"
 """Finds all sites similar: it stands in every election, has the say first and gives the scores their unit."""
 OWN = "node_id"
 """The field by which a definition may look at a site's own past."""
 LOTS = 4
-CONTROLS = 19
+CONTROLS = 99
 """Elections with the contexts permuted among the sites that stand beside the true one."""
 
 
@@ -99,27 +101,25 @@ def candidates(networks: Sequence[Network], controls: int = CONTROLS) -> dict[tu
 def similarities(networks: Sequence[Network], profiles: Sequence[Profile], controls: int = CONTROLS) -> pa.Table:
     """Whom each network finds similar: SIMILARITIES, with scores from the threshold on and above 0.
 
-    `profiles` are of one address. In control 0 contexts are the sites' own; in the controls 1 to `controls` each site
-    has, for the network, the newest context of another, drawn by a permutation of the sites with that seed. Other
-    profiles of a site itself are there only for networks that may look at its past. Everyone needs no rows.
+    `profiles` are of one address, used last at the end. In control 0 contexts are the sites' own; in the controls 1 to
+    `controls` each site has the newest context of another, by a permutation of the sites with that seed, and a network
+    that may look at a site's own past looks at that other's. Everyone needs no rows.
     """
-    contexts = [_context(profile) for profile in profiles]
     nodes = np.array([profile.node_id for profile in profiles])
     numbers = np.array([profile.number for profile in profiles], dtype=np.int64)
     newest = {profile.node_id: at for at, profile in enumerate(profiles)}
-    donors = [_permuted(profiles, newest, seed) for seed in range(1, controls + 1)]
+    donors = [np.arange(len(profiles)), *(_permuted(profiles, newest, seed) for seed in range(1, controls + 1))]
     numbered = candidates(networks, controls)
     parts = []
     for network in networks:
         if network.name == EVERYONE:
             continue
-        encoded = network.definition.encode(contexts)
-        scores = np.array([network.definition.scores(context, encoded) for context in contexts])
-        scores[scores < network.definition.threshold] = 0.0
-        for control, places in enumerate([np.arange(len(profiles)), *donors]):
-            shown = scores[places]
-            if not network.uses_own:
-                shown = np.where(nodes[:, None] == nodes[None, :], 0.0, shown)
+        scores = _scores(network, profiles, donors[0])
+        for control, places in enumerate(donors):
+            if network.uses_own:
+                shown = _scores(network, profiles, places)
+            else:
+                shown = np.where(nodes[:, None] == nodes[None, :], 0.0, scores[np.ix_(places, places)])
             one, other = np.nonzero(shown)
             parts.append(
                 {
@@ -145,14 +145,25 @@ SIMILARITIES = pa.schema(
 )
 
 
+def _scores(network: Network, profiles: Sequence[Profile], places: Places) -> Scores:
+    """Of each profile with each, both having the contexts of those at `places`; 0 below the threshold.
+
+    Whose packets the others are stays as it is: only whose past a site looks at is permuted.
+    """
+    given = [_context(profiles[at]) for at in places]
+    shown = [{**context, OWN: profile.node_id} for context, profile in zip(given, profiles, strict=True)]
+    encoded = network.definition.encode(shown)
+    scores = np.array([network.definition.scores(context, encoded) for context in given])
+    return np.where(scores < network.definition.threshold, 0.0, scores)
+
+
 def _context(profile: Profile) -> Context:
     """What the packet says of its site, and what an election knows of it."""
-    said: dict[str, Any] = context_of(profile.context)
     lot = int(hashlib.sha256(profile.node_id.encode()).hexdigest(), 16) % LOTS
-    return {**said, OWN: profile.node_id, "lot": lot}
+    return {**context_of(profile.context), OWN: profile.node_id, "lot": lot}
 
 
-def _permuted(profiles: Sequence[Profile], newest: dict[str, int], seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _permuted(profiles: Sequence[Profile], newest: dict[str, int], seed: int) -> Places:
     """For each profile the place of the one whose context it is given."""
     sites = sorted(newest)
     drawn = np.random.default_rng(seed).permutation(len(sites))

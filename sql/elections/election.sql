@@ -5,10 +5,11 @@
 --   deviations of everyone's forecast; share, the newest; evidence, the most that bets on it against everyone have
 --   grown to, and needed, what lets it take over (both NULL where left out: no order, no bets); shuffled, the share of
 --   controls, this one counted, whose gain is no less with the contexts permuted among the sites: a p-value;
---   shuffled_switches, how many of the controls reach a switch of their own; verdict
+--   shuffled_switches, the same share of those that reach a switch of their own; verdict: a switch stands, and left
+--   out a gain counts, where that share is at most 5 %
 -- grain: one (address, metric_name, intervention_type), design and network
--- source: shuffled: Phipson & Smyth (2010), Stat Appl Genet Mol Biol 9:39. A switch that no control reaches as well is
---   chance with at most one in (controls + 1), by exchangeability, beside what `needed` holds
+-- source: shuffled: Phipson & Smyth (2010), Stat Appl Genet Mol Biol 9:39: where contexts mean nothing the
+--   true election is one of (controls + 1) that are alike, so that chance makes such a verdict in 5 % at most
 -- answer: yes
 WITH means AS (
     SELECT control, election, network, count(*) AS forecasts, avg(score) AS score
@@ -43,9 +44,11 @@ highest AS (
     GROUP BY election, challenger
 ),
 switches AS (
-    SELECT election, count(DISTINCT control) AS shuffled_switches
+    SELECT
+        election,
+        (1e0 + count(DISTINCT CASE WHEN control > 0 AND number > 0 THEN control END))
+        / count(DISTINCT control) AS shuffled_switches
     FROM incumbents
-    WHERE control > 0 AND number > 0
     GROUP BY election
 ),
 terms AS (
@@ -76,16 +79,16 @@ advance AS (
 SELECT
     address, metric_name, intervention_type, design, network, forecasts, in_advance, score, gain, share, evidence,
     needed, shuffled,
-    CASE WHEN design = 'in_time' THEN coalesce(shuffled_switches, 0) END AS shuffled_switches,
+    shuffled_switches,
     CASE
         WHEN design = 'left_out' AND network = 'everyone' THEN 'what the others are compared with'
         WHEN design = 'left_out' AND gain <= 0 THEN 'no better than everyone'
         WHEN design = 'left_out' AND shuffled > 0.05e0 THEN 'better than everyone, but so are shuffled contexts'
         WHEN design = 'left_out' THEN 'better than everyone and than shuffled contexts'
         WHEN incumbent = network AND number = 0 THEN 'has the say: no other has reached the margin'
-        WHEN incumbent = network AND coalesce(shuffled_switches, 0) = 0 THEN 'has the say: it reached the margin'
+        WHEN incumbent = network AND shuffled_switches <= 0.05e0 THEN 'has the say: it reached the margin'
         WHEN incumbent = network THEN 'reached the margin, but so did shuffled contexts: no switch'
-        WHEN network = 'everyone' AND coalesce(shuffled_switches, 0) > 0 THEN 'keeps the say: the margin means nothing here'
+        WHEN network = 'everyone' AND shuffled_switches > 0.05e0 THEN 'keeps the say: shuffled contexts reach the margin too'
         WHEN network = 'everyone' THEN 'has lost the say'
         WHEN gain <= 0 THEN 'no better than everyone'
         ELSE 'better than everyone, below the margin'
