@@ -34,6 +34,10 @@ Form = Annotated[Format, typer.Option("--format", help="How rows are printed.")]
 Filters = Annotated[
     str | None, typer.Option(metavar="JSON", help="""Only these, such as '["sample_count", ">=", 100]'.""")
 ]
+ELECTION_COLUMNS = (
+    *("address", "design", "network", "forecasts", "in_advance", "score", "gain", "share", "evidence", "needed"),
+    *("shuffled", "shuffled_switches", "verdict"),
+)
 QUERY_COLUMNS = ("node_id", "metric_name", "metric_delta", "metric_stderr", "sample_count", "intervention_type")
 
 
@@ -214,6 +218,24 @@ def synthesize(
         # One array, one table: each row says which answer it belongs to.
         named = [rows.add_column(0, "answer", [[name] * rows.num_rows]) for name, rows in answers.items()]
         print_rows(pa.concat_tables(named, promote_options="default"), form)
+
+
+@app.command()
+def elect(
+    table: Table,
+    networks: Annotated[
+        Path | None,
+        typer.Option(help="The candidates: a folder of similarity definitions, else those that are shipped."),
+    ] = None,
+    form: Form = Format.table,
+) -> None:
+    """Let networks forecast each packet from what came before it, and say which of them has earned the say."""
+    from pipelines.elections.record import elect as hold_election
+
+    rows = hold_election(table, networks)["election"]
+    print_rows(rows, form, ELECTION_COLUMNS)
+    if not rows.num_rows:
+        notice("no network but everyone is for these packets; --networks names a folder of similarity definitions")
 
 
 @app.command()

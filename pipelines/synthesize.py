@@ -36,6 +36,8 @@ from qis_connectors.errors import QisError
 SQL_FOLDER = shipped("sql")
 CONSTANTS = ("t_crit", "chi2_crit")
 """Tables of data/: quantiles, which SQL has no function for."""
+GIVEN = ("packets", *CONSTANTS, "networks", "similarities", "forecasts")
+"""What no file makes: packets, constants, and what pipelines/elections binds for sql/elections."""
 PLAIN_COHORTS = ("every_packet",)
 _COHORT_COLUMNS = "address, metric_name, intervention_type, cohort, yi, vi"
 REQUIRED_KEYS = ("inputs", "output", "grain", "source", "answer")
@@ -64,7 +66,7 @@ class Statement:
 
     def reads(self, cohorts: Iterable[str]) -> set[str]:
         """The files this one reads where `cohorts` holds the rows of the files of those names."""
-        named = {*self.inputs, *filter(None, [self.repeat])} - {"packets", *CONSTANTS}
+        named = {*self.inputs, *filter(None, [self.repeat])} - {*GIVEN}
         return (named - {"cohorts"}).union(cohorts) if "cohorts" in named else named
 
 
@@ -103,12 +105,13 @@ def parse(path: Path) -> Statement:
 
 
 @cache
-def statements(folder: Path = SQL_FOLDER) -> dict[str, Statement]:
-    """Every statement of `folder` by name, each after the ones it reads.
+def statements(*folders: Path) -> dict[str, Statement]:
+    """Every statement of `folders` (none: of sql/ itself) by name, each after the ones it reads.
 
     Raises SynthesisError, naming the file: a broken header, an input that no file and no base relation is, a circle.
     """
-    known = {path.stem: parse(path) for path in sorted(folder.glob("*.sql"))}
+    paths = [path for folder in folders or (SQL_FOLDER,) for path in sorted(folder.glob("*.sql"))]
+    known = {path.stem: parse(path) for path in paths}
     for statement in known.values():
         for name in sorted(statement.reads(PLAIN_COHORTS).union(statement.cohorts)):
             if name not in known:
@@ -121,9 +124,10 @@ def answers() -> list[str]:
     return [name for name, statement in statements().items() if statement.answer]
 
 
-def plan(*names: str) -> list[Statement]:
-    """The statements `names` and all they read, in the order they run; SynthesisError for a name that no file has."""
-    known = statements()
+def plan(*names: str, folders: tuple[Path, ...] = ()) -> list[Statement]:
+    """The statements `names` of `folders` and all they read, in the order they run; SynthesisError for a name that no
+    file has."""
+    known = statements(*folders)
     for name in names:
         if name not in known:
             raise SynthesisError(f"no synthesis{_nearest(name, known)}")
@@ -151,7 +155,7 @@ def synthesize(connection: Connection, names: Sequence[str] | None = None) -> di
     cohorts = _cohorts(steps)
     made: set[str] = set()
     for step in steps:
-        _run(engine, step)
+        run(engine, step)
         made.add(step.name)
         if step.name in cohorts and made.issuperset(cohorts):
             rows = " UNION ALL ".join(f"SELECT {_COHORT_COLUMNS} FROM {name}" for name in cohorts)
@@ -169,7 +173,7 @@ def synthesize_packets(packets: pa.Table, name: str = "pooled") -> pa.Table:
         return synthesize(connection, [name])[name]
 
 
-def _run(engine: SqlEngine, statement: Statement) -> None:
+def run(engine: SqlEngine, statement: Statement) -> None:
     """Makes the statement's relation, of its name."""
     if statement.repeat is None:
         engine.keep(statement.name, statement.text)
