@@ -16,7 +16,7 @@ from pipelines.counting import Groups, Value, count
 from pipelines.engine import Engine
 from pipelines.linter import Finding, lint
 from pipelines.metric_log import log_packets
-from pipelines.privacy import too_small
+from pipelines.privacy import dominated, too_small
 from pipelines.publishing import POINTS
 from pipelines.rollup import roll_up
 from pipelines.study import AnyStudy, Study, StudyError
@@ -75,10 +75,12 @@ def release(study: AnyStudy, site: str, rows: Path, engine: Engine, groups: Grou
         fields = log_packets(study, site, rows, groups)
         return Release(site, engine, _table(fields), sum(groups.rows), (), (None,) * len(fields))
     where = str(rows)
-    found, small = roll_up(
-        study, cohorts(study, groups, where), groups.names, lambda one: _reason(one, study) is not None
-    )
-    kept_back = [(_label(one, study), str(_reason(one, study))) for one in small]
+
+    def reason(one: Cohort) -> str | None:
+        return _reason(one, study) or dominated(study, one, groups.names)
+
+    found, small = roll_up(study, cohorts(study, groups, where), groups.names, lambda one: reason(one) is not None)
+    kept_back = [(_label(one, study), str(reason(one))) for one in small]
     released, sent = ledger.read(rows), []
     for cohort in found:
         entry = ledger.entry(study, site, cohort)

@@ -44,6 +44,7 @@ time: {time}                        # a column of years, dates or times; or the 
 # likelihood: {{from: -3, to: 3}}   # send the log-likelihood on 8 points too: for sparse sites
 # linter: {{tables: 2, too_few: round}}   # fewer digits until two tables fit; or refuse, or send (with a why)
 gate: {{min_cell: 11}}              # cells of 1 to 10 people stay at home; lower needs a reason under `why`
+  # {{min_cell: 11, contributor: PHYSICIAN, max_share: 0.5}}   # nor does one have more than half of a cell
 """
 
 

@@ -130,10 +130,12 @@ class Grid(Strict):
 class Gate(Strict):
     """What is too small to leave. Cells of 1..min_cell-1 people are withheld with the packet they belong to; 0 is
     allowed. No single row may make up more than `max_share` of an arm's total of a continuous outcome or a count, and
+    no single `contributor` (a column: physician, practice, patient) more than that of a cell's rows or of such a total;
     each number in a packet must rest on at least `per_number` records."""
 
     min_cell: Annotated[int, Field(ge=1)] = DEFAULT_MIN_CELL
     max_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    contributor: Text | None = None
     per_number: Annotated[int, Field(ge=0)] = 10
     why: str = ""
 
