@@ -154,7 +154,7 @@ def _sums(study: AnyStudy, types: dict[str, Any]) -> list[nw.Expr]:
 
 
 def _weights(study: Study, types: dict[str, Any]) -> list[nw.Expr]:
-    """What a row adds to the people and totals of its cell (Summary.people, Summary.totals); NULL where it is in none."""
+    """What a row adds to the people and totals of its cell (Summary.people and totals); NULL where it is in none."""
     if isinstance(study.outcome, TimeToEvent):
         return [nw.when(~_present(study.outcome.duration, study, types).is_null()).then(1)]
     if not isinstance(study.outcome, Continuous | Count):
