@@ -115,7 +115,7 @@ def _reason(cohort: Cohort, study: Study) -> str | None:
     """Why a cohort may not leave."""
     if cohort.summary is None:
         return "an arm is empty"
-    numbers = 4 + (POINTS if study.likelihood else 0)
+    numbers = 4 + (POINTS * (1 + study.likelihood.gradients) if study.likelihood else 0)
     return cohort.summary.undefined() or too_small(cohort.summary, study.gate, numbers)
 
 
@@ -151,6 +151,8 @@ def _packet(
     grid = study.likelihood
     if grid and (grid.start, grid.end) != (-3, 3):
         context |= {"likelihood_from": grid.start, "likelihood_to": grid.end}
+    if grid and grid.gradients:
+        context |= {"likelihood_gradients": True}
     return {
         "node_id": site,
         "timestamp_utc": milliseconds(time, study.time, rows),

@@ -115,10 +115,12 @@ class Missing(Strict):
 
 
 class Grid(Strict):
-    """Send the log-likelihood of the effect on 8 evenly spaced points, on the effect's own scale."""
+    """Send the log-likelihood of the effect on 8 evenly spaced points, on the effect's own scale; with `gradients` its
+    derivatives there too, which the gate's `per_number` counts as eight numbers more."""
 
     start: Annotated[float, Field(alias="from")] = -3.0
     end: Annotated[float, Field(alias="to")] = 3.0
+    gradients: bool = False
 
     @model_validator(mode="after")
     def _is_a_range(self) -> "Grid":
