@@ -98,7 +98,8 @@ def summary_of(study: Study, rows: list[Group], names: tuple[str, ...]) -> Summa
 
 def _summary(study: Study, rows: list[Group], at: dict[str, int], where: str) -> Summary | None:
     arms = _arms(study, rows, at)
-    return _MAKERS[study.outcome.kind](study, arms, at, where) if all(arms) else None
+    # Whether an arm is empty is what noise shall hide.
+    return _MAKERS[study.outcome.kind](study, arms, at, where) if all(arms) or study.noise else None
 
 
 def _arms(study: Study, rows: list[Group], at: dict[str, int]) -> tuple[list[Group], list[Group]]:

@@ -16,6 +16,7 @@ from pipelines.counting import Groups, Value, count
 from pipelines.engine import Engine
 from pipelines.linter import Finding, lint
 from pipelines.metric_log import log_packets
+from pipelines.noise import hidden
 from pipelines.privacy import dominated, too_small
 from pipelines.publishing import POINTS
 from pipelines.rollup import roll_up
@@ -79,10 +80,15 @@ def release(study: AnyStudy, site: str, rows: Path, engine: Engine, groups: Grou
     def reason(one: Cohort) -> str | None:
         return _reason(one, study) or dominated(study, one, groups.names)
 
-    found, small = roll_up(study, cohorts(study, groups, where), groups.names, lambda one: reason(one) is not None)
-    kept_back = [(_label(one, study), str(reason(one))) for one in small]
-    released, sent = ledger.read(rows), []
-    for cohort in found:
+    found, released, costs = cohorts(study, groups, where), ledger.read(rows), list[ledger.Entry]()
+    if study.noise:
+        if overdrawn := ledger.overdrawn(site, released, study.noise):
+            return Release(site, engine, _table([]), sum(groups.rows), (("", overdrawn),))
+        found, epsilon = hidden(found, study.noise)
+        costs = [ledger.spending(site, epsilon)]
+    may, small = roll_up(study, found, groups.names, lambda one: reason(one) is not None)
+    kept_back, sent = [(_label(one, study), str(reason(one))) for one in small], []
+    for cohort in may:
         entry = ledger.entry(study, site, cohort)
         assert cohort.summary is not None
         finding = lint(cohort.summary, study, ledger.of_the_same(entry, released, study))
@@ -104,7 +110,7 @@ def release(study: AnyStudy, site: str, rows: Path, engine: Engine, groups: Grou
         for (_, finding, entry), packet_id in zip(sent, packets["packet_id"].to_pylist(), strict=True)
     )
     findings = tuple(finding for _, finding, _ in sent)
-    return Release(site, engine, packets, sum(groups.rows), tuple(kept_back), findings, identified)
+    return Release(site, engine, packets, sum(groups.rows), tuple(kept_back), findings, (*costs, *identified))
 
 
 def _table(fields: list[dict[str, Any]]) -> pa.Table:

@@ -45,6 +45,7 @@ time: {time}                        # a column of years, dates or times; or the 
                                   # its slopes: 8 numbers more, where thousands of people shall add up closely
 # linter: {{tables: 2, too_few: round}}   # fewer digits until two tables fit; or refuse, or send (with a why)
 gate: {{min_cell: 11}}              # cells of 1 to 10 people stay at home; lower needs a reason under `why`
+# noise: {{epsilon: 1, budget: 5}}   # differential privacy of the cells (OpenDP); each release costs epsilon
   # {{min_cell: 11, contributor: PHYSICIAN, max_share: 0.5}}   # nor does one have more than half of a cell
 """
 

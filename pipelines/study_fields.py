@@ -148,6 +148,24 @@ class Gate(Strict):
         return self
 
 
+class Noise(Strict):
+    """Differential privacy of one record, by noise on the cells of a binary outcome: each release of a site costs
+    `epsilon`, and what all of them cost together never exceeds `budget`. Cells are gated as the noise leaves them.
+
+    What it covers is the packets' numbers. Which strata and periods there are, the context and that a site takes part
+    are told as they are, and releases without noise of the same rows cost what no budget counts.
+    """
+
+    epsilon: Annotated[float, Field(gt=0, le=20)]
+    budget: Annotated[float, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _affords_one(self) -> "Noise":
+        if self.epsilon > self.budget:
+            raise ValueError("'epsilon' is what one release costs, and is above the 'budget' for all")
+        return self
+
+
 class Linter(Strict):
     """What to do with a packet that fewer than `tables` tables of counts can have made: give its numbers fewer digits
     until enough can (and refuse it where no rounding helps), refuse it, or send it, with a reason."""
