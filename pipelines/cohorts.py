@@ -90,14 +90,26 @@ def _refuse_missing(study: Study, groups: Groups, where: str, at: dict[str, int]
         )
 
 
+def summary_of(study: Study, rows: list[Group], names: tuple[str, ...]) -> Summary:
+    """These rows alone, boiled down; their arms may be empty, and nothing but counts and sums is to be asked then."""
+    at = {name: names.index(name) for name in names}
+    return _MAKERS[study.outcome.kind](study, _arms(study, rows, at), at, "")
+
+
 def _summary(study: Study, rows: list[Group], at: dict[str, int], where: str) -> Summary | None:
+    arms = _arms(study, rows, at)
+    # Whether an arm is empty is what noise shall hide.
+    return _MAKERS[study.outcome.kind](study, arms, at, where) if all(arms) or study.noise else None
+
+
+def _arms(study: Study, rows: list[Group], at: dict[str, int]) -> tuple[list[Group], list[Group]]:
     arms: tuple[list[Group], list[Group]] = ([], [])
     for group in rows:
         arm = _arm(study, group[0][at[study.arms.column]])
         lacking = any(_is_missing(study, group[0][at[name]]) for name in study.outcome.keys)
         if arm is not None and not lacking and group[2].get("n", 1):
             arms[arm].append(group)
-    return _MAKERS[study.outcome.kind](study, arms, at, where) if all(arms) else None
+    return arms
 
 
 def _cells(study: Study, arms: tuple[list[Group], list[Group]], at: dict[str, int], where: str) -> Summary:  # noqa: ARG001

@@ -8,9 +8,10 @@ from typing import Any
 
 import narwhals as nw
 
+from pipelines.contributors import CONTRIBUTOR, with_heavy_contributors
 from pipelines.engine import Engine, readable, scan
 from pipelines.study import AnyStudy, Study, StudyError
-from pipelines.study_fields import Continuous, Count, Query
+from pipelines.study_fields import Continuous, Count, Query, TimeToEvent
 from pipelines.study_mistakes import NothingToCompareError
 
 MAX_GROUPS = 100_000
@@ -22,7 +23,10 @@ EVERY = {"year": "1y", "quarter": "1q", "month": "1mo", "day": "1d"}
 
 @dataclass(frozen=True)
 class Groups:
-    """Distinct combinations of `names` (the study's columns), how many rows have each, and sums over these rows."""
+    """Distinct combinations of `names`, how many rows have each, and sums over these rows.
+
+    `names` are the study's columns, and CONTRIBUTOR where its gate names one.
+    """
 
     names: tuple[str, ...]
     keys: list[tuple[Value, ...]]
@@ -54,11 +58,15 @@ def grouped(study: AnyStudy, frame: nw.LazyFrame[Any], rows: Path) -> nw.LazyFra
     """
     types = dict(frame.collect_schema())
     keys = _keys(study)
-    for column in (*keys, *_summed(study)):
-        if column not in types:
+    for column in (*keys, *_summed(study), *_contributor(study)):
+        if column != CONTRIBUTOR and column not in types:
             raise StudyError(f"{rows}: there is no column {column!r}; there are {', '.join([*types][:20])}")
     if isinstance(study, Study) and study.period:
         frame = in_periods(frame, study, types, rows)
+    if isinstance(study, Study) and study.gate.contributor:
+        cells = [key for key in keys if key not in (CONTRIBUTOR, getattr(study.outcome, "duration", None))]
+        weights, share = _weights(study, types), study.gate.max_share
+        frame = with_heavy_contributors(frame, study.gate.contributor, cells, weights, share)
     return frame.group_by(*keys).agg(nw.len().alias("qis rows"), *_sums(study, types))
 
 
@@ -69,7 +77,8 @@ def by_site(study: AnyStudy, table: Any, rows: Path) -> dict[str | None, Groups]
     if table.num_rows > MAX_GROUPS:
         what = f"; is {study.outcome.column!r} binary?" if isinstance(study, Study) else ""
         raise StudyError(f"{rows}: over {MAX_GROUPS} distinct rows{what}")
-    names, keys = study.columns, _keys(study)
+    keys = _keys(study)
+    names = tuple(key for key in keys if key != study.site_column or key in study.columns)
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
     if isinstance(study, Study) and study.period:
         # Cut to its start a date is a date with one engine and midnight with another.
@@ -89,7 +98,12 @@ def by_site(study: AnyStudy, table: Any, rows: Path) -> dict[str | None, Groups]
 
 
 def _keys(study: AnyStudy) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*study.columns, *((study.site_column,) if study.site_column else ()))))
+    label = (CONTRIBUTOR,) if _contributor(study) else ()
+    return tuple(dict.fromkeys((*study.columns, *label, *((study.site_column,) if study.site_column else ()))))
+
+
+def _contributor(study: AnyStudy) -> tuple[str, ...]:
+    return (study.gate.contributor,) if isinstance(study, Study) and study.gate.contributor else ()
 
 
 def in_periods(frame: nw.LazyFrame[Any], study: Study, types: dict[str, Any], rows: Path) -> nw.LazyFrame[Any]:
@@ -137,6 +151,20 @@ def _sums(study: AnyStudy, types: dict[str, Any]) -> list[nw.Expr]:
             "shortest": watched.min(),
         }
     return [expression.alias(f"qis {name}") for name, expression in parts.items()]
+
+
+def _weights(study: Study, types: dict[str, Any]) -> list[nw.Expr]:
+    """What a row adds to the people and totals of its cell (Summary.people and totals); NULL where it is in none."""
+    if isinstance(study.outcome, TimeToEvent):
+        return [nw.when(~_present(study.outcome.duration, study, types).is_null()).then(1)]
+    if not isinstance(study.outcome, Continuous | Count):
+        return [nw.lit(1)]
+    x = _present(study.outcome.column, study, types)
+    if isinstance(study.outcome, Continuous):
+        return [nw.when(~x.is_null()).then(1), x.abs()]
+    if study.outcome.exposure:
+        x = nw.when(~_present(study.outcome.exposure, study, types).is_null()).then(x)
+    return [nw.when(x > 0).then(1), nw.when(x == 0).then(1), x]
 
 
 def _present(column: str, study: Study, types: dict[str, Any]) -> nw.Expr:

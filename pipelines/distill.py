@@ -16,7 +16,8 @@ from pipelines.counting import Groups, Value, count
 from pipelines.engine import Engine
 from pipelines.linter import Finding, lint
 from pipelines.metric_log import log_packets
-from pipelines.privacy import too_small
+from pipelines.noise import hidden
+from pipelines.privacy import dominated, too_small
 from pipelines.publishing import POINTS
 from pipelines.rollup import roll_up
 from pipelines.study import AnyStudy, Study, StudyError
@@ -85,12 +86,19 @@ def release(study: AnyStudy, site: str, rows: Path, engine: Engine, groups: Grou
         fields = log_packets(study, site, rows, groups)
         return Release(site, engine, _table(fields), sum(groups.rows), (), (None,) * len(fields))
     where = str(rows)
-    found, small = roll_up(
-        study, cohorts(study, groups, where), groups.names, lambda one: _reason(one, study) is not None
-    )
-    kept_back = [(_label(one, study), str(_reason(one, study))) for one in small]
-    released, sent = ledger.read(rows), []
-    for cohort in found:
+
+    def reason(one: Cohort) -> str | None:
+        return _reason(one, study) or dominated(study, one, groups.names)
+
+    found, released, costs = cohorts(study, groups, where), ledger.read(rows), list[ledger.Entry]()
+    if study.noise:
+        if overdrawn := ledger.overdrawn(site, released, study.noise):
+            return Release(site, engine, _table([]), sum(groups.rows), (("", overdrawn),))
+        found, epsilon = hidden(found, study.noise)
+        costs = [ledger.spending(site, epsilon)]
+    may, small = roll_up(study, found, groups.names, lambda one: reason(one) is not None)
+    kept_back, sent = [(_label(one, study), str(reason(one))) for one in small], []
+    for cohort in may:
         entry = ledger.entry(study, site, cohort)
         assert cohort.summary is not None
         finding = lint(cohort.summary, study, ledger.of_the_same(entry, released, study))
@@ -112,7 +120,7 @@ def release(study: AnyStudy, site: str, rows: Path, engine: Engine, groups: Grou
         for (_, finding, entry), packet_id in zip(sent, packets["packet_id"].to_pylist(), strict=True)
     )
     findings = tuple(finding for _, finding, _ in sent)
-    return Release(site, engine, packets, sum(groups.rows), tuple(kept_back), findings, identified)
+    return Release(site, engine, packets, sum(groups.rows), tuple(kept_back), findings, (*costs, *identified))
 
 
 def _table(fields: list[dict[str, Any]]) -> pa.Table:
@@ -123,7 +131,7 @@ def _reason(cohort: Cohort, study: Study) -> str | None:
     """Why a cohort may not leave."""
     if cohort.summary is None:
         return "an arm is empty"
-    numbers = 4 + (POINTS if study.likelihood else 0)
+    numbers = 4 + (POINTS * (1 + study.likelihood.gradients) if study.likelihood else 0)
     return cohort.summary.undefined() or too_small(cohort.summary, study.gate, numbers)
 
 
@@ -159,6 +167,8 @@ def _packet(
     grid = study.likelihood
     if grid and (grid.start, grid.end) != (-3, 3):
         context |= {"likelihood_from": grid.start, "likelihood_to": grid.end}
+    if grid and grid.gradients:
+        context |= {"likelihood_gradients": True}
     return {
         "node_id": site,
         "timestamp_utc": milliseconds(time, study.time, rows),

@@ -28,6 +28,9 @@ class Summary(Protocol):
     def people(self) -> dict[str, float]:
         """Who was counted, and how many: what the gate looks at."""
 
+    def totals(self) -> dict[str, float]:
+        """What each arm's level is made of beside the people: sums to which one contributor may give the most."""
+
     def undefined(self) -> str | None:
         """Why there is no effect; None if there is one."""
 
@@ -82,6 +85,9 @@ class Cells:
 
     def people(self) -> dict[str, float]:
         return dict(zip(CELLS, self.counts(), strict=True))
+
+    def totals(self) -> dict[str, float]:
+        return {}
 
     def undefined(self) -> str | None:
         """Without an event in either arm a ratio is not defined (Cochrane Handbook, 10.4.4.2)."""

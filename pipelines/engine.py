@@ -20,10 +20,11 @@ import narwhals as nw
 import polars as pl
 
 from pipelines.study_fields import Query
+from qis_connectors.delta_rows import DeltaRows
 from qis_connectors.errors import QisError
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 Engine = Literal["polars", "duckdb", "spark"]
 OLDEST_JAVA = 17
@@ -77,17 +78,35 @@ def scan(rows: Path, engine: Engine, query: Query | None = None) -> nw.LazyFrame
         raise EngineError(f"{rows}: rows are a .parquet or .csv file or a Delta folder")
     if engine == "polars":
         return _lazy(_POLARS[kind](rows))
-    if kind == "delta":
-        raise EngineError(f"{rows}: engine {engine} does not read Delta rows yet; --engine polars does")
     if engine == "duckdb":
         connection = duckdb.connect()
-        file = str(rows)
-        return _lazy(connection.read_parquet(file) if kind == "parquet" else connection.read_csv(file))
+        if kind == "delta":
+            return _lazy(connection.from_arrow(DeltaRows(rows).dataset))
+        return _lazy(connection.read_parquet(str(rows)) if kind == "parquet" else connection.read_csv(str(rows)))
     if missing := spark_is_here():
         raise EngineError(f"engine spark: {missing}; --engine polars works without")
     reader = spark_session().read
-    frame = reader.parquet(str(rows)) if kind == "parquet" else reader.csv(str(rows), header=True, inferSchema=True)
-    return _lazy(frame)
+    if kind == "delta":
+        return _lazy(_delta_on_spark(rows))
+    return _lazy(
+        reader.parquet(str(rows)) if kind == "parquet" else reader.csv(str(rows), header=True, inferSchema=True)
+    )
+
+
+def _delta_on_spark(rows: Path) -> "DataFrame":
+    """The table's own files and schema: in the session that is there, which need not know Delta and so needs no jar."""
+    from pyspark.sql.functions import broadcast, col
+    from pyspark.sql.types import StructType
+
+    table, session = DeltaRows(rows), spark_session()
+    schema = StructType.fromJson(table.spark_schema)
+    if not table.files:
+        return session.createDataFrame([], schema)
+    folders = session.createDataFrame(table.folders)
+    inside = StructType([field for field in schema.fields if field.name not in folders.columns])
+    # What the folders are named for comes from Delta's log: Spark misreads a name that is not ASCII.
+    read = session.read.schema(inside).parquet(*table.files).withColumn("qis file", col("_metadata.file_name"))
+    return read.join(broadcast(folders), "qis file").select(*schema.names)
 
 
 def _answer(rows: Path, engine: Engine, query: Query) -> nw.LazyFrame[Any]:

@@ -79,6 +79,8 @@ def gate(study: Study, rows: Path, packets: pa.Table) -> list[Finding]:
         here = tuple(row[name] for name in study.strata), phase(study, row[time] if time else None)
         if ((str(row[study.site_column]) if study.site_column else None), *here) in sent:
             small += sum(0 < (row[f"qis {at}"] or 0) < study.gate.min_cell for at in range(len(cells)))
+    if study.noise:
+        small = 0  # noise hides how many there are: stopping a packet for that would tell
     return [Finding(f"cell of 1 to {study.gate.min_cell - 1} behind a packet", len(sent) * len(cells), small)]
 
 

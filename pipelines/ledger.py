@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,10 +11,14 @@ from pipelines.cohorts import Cohort
 from pipelines.effects import Cells
 from pipelines.linter import Finding, Known
 from pipelines.means import Means
+from pipelines.noise import NoisyCells
 from pipelines.publishing import Published, Rounding
 from pipelines.study import Study
-from pipelines.study_fields import Gate
+from pipelines.study_fields import Gate, Noise
 from qis_connectors.errors import QisError
+
+SPENDING = "spending"
+"""The kind of an entry that is no cohort's: what a release with noise cost."""
 
 
 class LedgerError(QisError):
@@ -34,6 +39,7 @@ class Entry:
     multiple: int = 1
     published: tuple[float, float, float, int, list[float] | None] | None = None
     packet_id: str = ""
+    epsilon: float = 0.0
 
     def known(self, study: Study) -> Known | None:
         """What the release told, as the linter takes it."""
@@ -89,6 +95,27 @@ def of_the_same(new: Entry, released: list[Entry], study: Study) -> tuple[Known,
     return tuple(known for old in same if (known := old.known(study)) is not None)
 
 
+def spending(site: str, epsilon: float) -> Entry:
+    """What is to be written of a release with noise: that it cost `epsilon`, whatever of it passed the gate.
+
+    Its cohorts are of different records and so cost as much as one (parallel composition, McSherry 2009, SIGMOD 19).
+    """
+    return Entry(_account(site), [], 0, [], SPENDING, packet_id=secrets.token_hex(16), epsilon=epsilon)
+
+
+def overdrawn(site: str, released: list[Entry], noise: Noise) -> str | None:
+    """Why the budget does not allow one release more: the site's cost so much together as each for itself (sequential
+    composition, Dwork & Roth 2014, Algorithmic Foundations of Differential Privacy, 3.5.1). None if it does."""
+    spent = sum(old.epsilon for old in released if (old.kind, old.cohort) == (SPENDING, _account(site)))
+    if spent + noise.epsilon <= noise.budget * (1 + 1e-9):
+        return None
+    return f"of the noise's budget of {noise.budget:g} {spent:g} is spent, and a release costs {noise.epsilon:g}"
+
+
+def _account(site: str) -> str:
+    return json.dumps([site])
+
+
 def read(rows: Path) -> list[Entry]:
     """Every release of the site's rows, oldest first."""
     path = ledger_of(rows)
@@ -122,9 +149,12 @@ def too_near(new: Entry, released: list[Entry], gate: Gate) -> str | None:
 
     Compared are releases of the same cohort: of the same places, record by record as far as the sums tell; of places
     within the other's, by what is left when all of them that are disjoint are taken away (Denning & Schloerer 1983,
-    trackers). None if it may leave.
+    trackers). None if it may leave. What noise was added to tells of no few records and is compared with nothing.
     """
-    latest = {tuple(old.members): old for old in released if old.cohort == new.cohort}
+    if new.kind == NoisyCells.__name__:
+        return None
+    exact = [old for old in released if old.kind != NoisyCells.__name__]
+    latest = {tuple(old.members): old for old in exact if old.cohort == new.cohort}
     same = latest.pop(tuple(new.members), None)
     apart = [_differing(new, same)] if same else []
     within = [old for old in latest.values() if set(old.members) < set(new.members)]

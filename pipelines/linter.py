@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.effects import Cells, Summary
+from pipelines.noise import NoisyCells
 from pipelines.publishing import LADDER, Published, Rounding, is_told_by, level_error, publish
 from pipelines.rates import Rates
 from pipelines.study import Study
@@ -34,7 +35,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Finding:
-    """What is sent, and how many tables can have made it; None where means or times leave it open without end."""
+    """What is sent, and how many tables can have made it; None where means, times or noise leave it open."""
 
     published: Published
     rounding: Rounding
@@ -66,6 +67,8 @@ def lint(summary: Summary, study: Study, earlier: tuple[Known, ...] = ()) -> Fin
 def _attack(
     summary: Summary, published: Published, study: Study, rounding: Rounding, earlier: tuple[Known, ...]
 ) -> int | None:
+    if isinstance(summary, NoisyCells):
+        return None
     if isinstance(summary, Cells):
         known = ((study, rounding, published), *earlier)
         return _tables(published, study, rounding, int(summary.treated), known)

@@ -59,6 +59,9 @@ class Means:
     def people(self) -> dict[str, float]:
         return {"treated": self.treated.n, "control": self.control.n}
 
+    def totals(self) -> dict[str, float]:
+        return {"treated": self.treated.absolute, "control": self.control.absolute}
+
     def sums(self) -> tuple[float, ...]:
         return tuple(number for arm in (self.treated, self.control) for number in (arm.n, arm.mean, arm.squares))
 

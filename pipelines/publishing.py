@@ -1,5 +1,6 @@
 """The numbers of a packet, with as many digits as may be told."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil, floor, log10, sqrt
 
@@ -10,6 +11,8 @@ from pipelines.study import Study
 
 POINTS = 8
 """Of a likelihood packet's grid."""
+NEARBY = 1e-4
+"""Of the grid's spacing: how far to either side derivatives look."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ def publish(summary: Summary, study: Study, rounding: Rounding = Rounding()) -> 
     if study.likelihood is None:
         return numbers
     values = [_height(summary, study, at) for at in range(POINTS)]
-    return replace(numbers, likelihood=tuple(_told(value - max(values), rounding) for value in values))
+    heights = tuple(_told(value - max(values), rounding) for value in values)
+    return replace(numbers, likelihood=heights + tuple(_gradients(summary, study, rounding)))
 
 
 def is_told_by(summary: Summary, study: Study, rounding: Rounding, told: Published) -> bool:
@@ -64,11 +68,13 @@ def is_told_by(summary: Summary, study: Study, rounding: Rounding, told: Publish
         return False
     if told.likelihood is None:
         return True
-    top = told.likelihood.index(0.0)
+    heights, gradients = told.likelihood[:POINTS], told.likelihood[POINTS:]
+    top = heights.index(0.0)
     highest = _height(summary, study, top)
     # Others may be as high in single precision, never higher.
-    return all(
-        _told(_height(summary, study, at) - highest, rounding) == value for at, value in enumerate(told.likelihood)
+    same = all(_told(_height(summary, study, at) - highest, rounding) == value for at, value in enumerate(heights))
+    return same and all(
+        one == other for one, other in zip(_gradients(summary, study, rounding), gradients, strict=True)
     )
 
 
@@ -90,11 +96,21 @@ def level_error(level: float, rounding: Rounding) -> float:
     return 0.5 * 10.0 ** (floor(log10(abs(level))) - rounding.digits + 1) * (1 + 1e-6)
 
 
-def _height(summary: Summary, study: Study, at: int) -> float:
+def _height(summary: Summary, study: Study, at: float) -> float:
     """Log-likelihood at a point of the grid, up to a constant: 0 is told of the likeliest point."""
     assert study.likelihood is not None
     start, end = study.likelihood.start, study.likelihood.end
     return summary.log_likelihood(study.effect, start + (end - start) * at / (POINTS - 1))
+
+
+def _gradients(summary: Summary, study: Study, rounding: Rounding) -> Iterator[float]:
+    """The log-likelihood's derivatives by the effect at the grid's points, if they are asked for: central differences,
+    which lose at most the square of NEARBY, so that a control risk that was profiled out needs no derivative."""
+    assert study.likelihood is not None
+    spacing = (study.likelihood.end - study.likelihood.start) / (POINTS - 1)
+    for at in range(POINTS) if study.likelihood.gradients else ():
+        rise = _height(summary, study, at + NEARBY) - _height(summary, study, at - NEARBY)
+        yield _told(rise / (2 * NEARBY * spacing), rounding)
 
 
 def _told(height: float, rounding: Rounding) -> float:

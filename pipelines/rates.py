@@ -56,6 +56,9 @@ class Rates:
             f"{name} without one": float(arm.n - arm.struck) for name, arm in arms.items()
         }
 
+    def totals(self) -> dict[str, float]:
+        return {"treated": self.treated.events, "control": self.control.events}
+
     def sums(self) -> tuple[float, ...]:
         return tuple(
             number for arm in (self.treated, self.control) for number in (arm.n, arm.struck, arm.events, arm.exposure)

@@ -14,6 +14,7 @@ from pipelines.study_fields import (
     Intervention,
     Linter,
     Missing,
+    Noise,
     Outcome,
     Query,
     Rows,
@@ -116,6 +117,7 @@ class Study(_Sited):
     likelihood: Grid | None = None
     linter: Linter = Linter()
     gate: Gate = Gate()
+    noise: Noise | None = None
 
     @model_validator(mode="after")
     def _agrees(self) -> "Study":
@@ -128,6 +130,15 @@ class Study(_Sited):
         grid = self.likelihood
         if grid and self.effect == "risk_difference" and not -1 < grid.start < grid.end < 1:
             raise ValueError("'likelihood' of a risk_difference lies within -1 and 1: write its 'from' and 'to'")
+        return self
+
+    @model_validator(mode="after")
+    def _noise_covers_all(self) -> "Study":
+        """What else would tell of the rows is not sent beside noise."""
+        if self.noise and self.outcome.kind != "binary":
+            raise ValueError("'noise' is known of the cells of a binary outcome alone")
+        if self.noise and (self.likelihood or self.rollup or self.gate.contributor):
+            raise ValueError("'noise' goes with none of 'likelihood', 'rollup' and 'gate.contributor': leave them out")
         return self
 
     @property

@@ -41,9 +41,12 @@ time: {time}                        # a column of years, dates or times; or the 
 # rollup: [ward, hospital]        # finest first: what is too small joins its neighbours
 # context: [latitude]             # the same in all rows of a site: what similarity may be judged by
 # missing: {{values: [-9], at_most: 0.2}}
-# likelihood: {{from: -3, to: 3}}   # send the log-likelihood on 8 points too: for sparse sites
+# likelihood: {{from: -3, to: 3}}   # send the log-likelihood on 8 points too: for sparse sites; `gradients: true` with
+                                  # its slopes: 8 numbers more, where thousands of people shall add up closely
 # linter: {{tables: 2, too_few: round}}   # fewer digits until two tables fit; or refuse, or send (with a why)
 gate: {{min_cell: 11}}              # cells of 1 to 10 people stay at home; lower needs a reason under `why`
+# noise: {{epsilon: 1, budget: 5}}   # differential privacy of the cells (OpenDP); each release costs epsilon
+  # {{min_cell: 11, contributor: PHYSICIAN, max_share: 0.5}}   # nor does one have more than half of a cell
 """
 
 

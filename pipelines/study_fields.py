@@ -115,10 +115,12 @@ class Missing(Strict):
 
 
 class Grid(Strict):
-    """Send the log-likelihood of the effect on 8 evenly spaced points, on the effect's own scale."""
+    """Send the log-likelihood of the effect on 8 evenly spaced points, on the effect's own scale; with `gradients` its
+    derivatives there too, which the gate's `per_number` counts as eight numbers more."""
 
     start: Annotated[float, Field(alias="from")] = -3.0
     end: Annotated[float, Field(alias="to")] = 3.0
+    gradients: bool = False
 
     @model_validator(mode="after")
     def _is_a_range(self) -> "Grid":
@@ -130,10 +132,12 @@ class Grid(Strict):
 class Gate(Strict):
     """What is too small to leave. Cells of 1..min_cell-1 people are withheld with the packet they belong to; 0 is
     allowed. No single row may make up more than `max_share` of an arm's total of a continuous outcome or a count, and
+    no single `contributor` (a column: physician, practice, patient) more than that of a cell's rows or of such a total;
     each number in a packet must rest on at least `per_number` records."""
 
     min_cell: Annotated[int, Field(ge=1)] = DEFAULT_MIN_CELL
     max_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    contributor: Text | None = None
     per_number: Annotated[int, Field(ge=0)] = 10
     why: str = ""
 
@@ -141,6 +145,24 @@ class Gate(Strict):
     def _explain(self) -> "Gate":
         if self.min_cell < DEFAULT_MIN_CELL and not self.why.strip():
             raise ValueError(f"min_cell below {DEFAULT_MIN_CELL} needs a reason: write it under 'why'")
+        return self
+
+
+class Noise(Strict):
+    """Differential privacy of one record, by noise on the cells of a binary outcome: each release of a site costs
+    `epsilon`, and what all of them cost together never exceeds `budget`. Cells are gated as the noise leaves them.
+
+    What it covers is the packets' numbers. Which strata and periods there are, the context and that a site takes part
+    are told as they are, and releases without noise of the same rows cost what no budget counts.
+    """
+
+    epsilon: Annotated[float, Field(gt=0, le=20)]
+    budget: Annotated[float, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _affords_one(self) -> "Noise":
+        if self.epsilon > self.budget:
+            raise ValueError("'epsilon' is what one release costs, and is above the 'budget' for all")
         return self
 
 

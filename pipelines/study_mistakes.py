@@ -24,6 +24,7 @@ _PARTS: dict[int | str, type[BaseModel]] = {
     "likelihood": fields.Grid,
     "gate": fields.Gate,
     "linter": fields.Linter,
+    "noise": fields.Noise,
 }
 
 

@@ -1,35 +1,34 @@
 -- likelihood: which effect makes the rows of all sites most likely, and which are nearly as likely?
--- inputs: likelihood_sums
+-- inputs: likelihood_curve
 -- output: k, the packets that carry a likelihood on this grid; grid_from, grid_to, points; estimate, where the sum of
 --   their log-likelihoods is highest; se, from its curvature there; ci_lb, ci_ub, the 95 % profile interval: where it
 --   is 1.9207 (half of the 95 % point of chi2 with 1 degree of freedom) lower. All on metric_name's scale; NULL
 --   where the grid ends before: a site's grid must reach to where its effect cannot be
 -- grain: one (address, metric_name, intervention_type) and grid
--- source: Edwards (1972), Likelihood; interval: Wilks (1938), Ann Math Stat 9:60. Between the points the parabola
---   through the nearest one and its two neighbours stands for the sum, which is the sum itself for normal effects;
+-- source: Edwards (1972), Likelihood; interval: Wilks (1938), Ann Math Stat 9:60. Between the steps of the curve the
+--   parabola through the nearest one and its two neighbours stands for it, which is the sum itself for normal effects;
 --   it must be concave
 -- answer: yes
 WITH neighbours AS (
     SELECT
         *,
-        (grid_to - grid_from) / (points - 1) AS h,
         lag(log_likelihood) OVER (
-            PARTITION BY address, metric_name, intervention_type, grid_from, grid_to, points ORDER BY position
+            PARTITION BY address, metric_name, intervention_type, grid_from, grid_to, points ORDER BY step
         ) AS below,
         lead(log_likelihood) OVER (
-            PARTITION BY address, metric_name, intervention_type, grid_from, grid_to, points ORDER BY position
+            PARTITION BY address, metric_name, intervention_type, grid_from, grid_to, points ORDER BY step
         ) AS above
-    FROM likelihood_sums
+    FROM likelihood_curve
 ),
--- log_likelihood + slope t + bend t^2, t steps of the grid away from its point; each holds half a step to
--- either side, the first and the last to the grid's end.
+-- log_likelihood + slope t + bend t^2, t steps away from its own; each holds half a step to either side, the first and
+-- the last to the grid's end.
 parabolas AS (
     SELECT
         address, metric_name, intervention_type, grid_from, grid_to, points, k, effect, h, log_likelihood,
         (above - below) / 2 AS slope,
         (above - 2 * log_likelihood + below) / 2 AS bend,
-        CASE WHEN position = 1 THEN -1e0 ELSE -0.5e0 END AS t_from,
-        CASE WHEN position = points - 2 THEN 1e0 ELSE 0.5e0 END AS t_to
+        CASE WHEN step = 1 THEN -1e0 ELSE -0.5e0 END AS t_from,
+        CASE WHEN step = last_step - 1 THEN 1e0 ELSE 0.5e0 END AS t_to
     FROM neighbours
     WHERE below IS NOT NULL AND above IS NOT NULL
 ),

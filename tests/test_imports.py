@@ -43,6 +43,7 @@ ONLY_IN = {
         "pipelines.distill_in_executors",
     ),
     "delta": ("qis_connectors.spark.packet_table", "pipelines.engine"),
+    "opendp": ("pipelines.noise",),
     "apsw": ("qis_connectors.router.",),
     "typer": ("pipelines.cli",),
     "prometheus_client": ("qis_connectors.router.metrics",),
@@ -98,7 +99,8 @@ def test_the_base_install_imports_no_extra():
     """The qis command and the wire come up without Spark and Dagster, and matplotlib waits until a plot is drawn."""
     code = (
         "import sys, qis_connectors, pipelines.cli;"
-        "optional = {'pyspark', 'dagster', 'great_expectations', 'pandas', 'matplotlib', 'qis_connectors.duckdb'};"
+        "optional = {'pyspark', 'dagster', 'great_expectations', 'pandas', 'matplotlib', 'qis_connectors.duckdb',"
+        "'opendp'};"
         "print(*sorted(optional & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
