@@ -10,7 +10,7 @@ infinity where it wants a number, is as good as none, and none scores 0.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isfinite
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 Scores = NDArray[np.float64]
 Rows = NDArray[np.int64]
 NONE = -1
+LEVELS = 16
+"""Segments of a path that are compared all contexts at once; deeper ones, one by one."""
 
 
 class Strict(BaseModel):
@@ -38,7 +40,7 @@ class _Column:
     def array(self) -> NDArray[Any]:
         return self._room[: self._size]
 
-    def _append(self, values: Sequence[float]) -> None:
+    def append(self, values: Sequence[float]) -> None:
         end = self._size + len(values)
         if end > len(self._room):
             room = np.empty(max(end, 2 * len(self._room)), self._room.dtype)
@@ -55,7 +57,7 @@ class Numbers(_Column):
         super().__init__(np.float64)
 
     def add(self, values: Sequence[object]) -> None:
-        self._append([number(value) for value in values])
+        self.append([number(value) for value in values])
 
 
 class Values(_Column):
@@ -67,7 +69,7 @@ class Values(_Column):
         self.code_of: dict[object, int] = {}
 
     def add(self, values: Sequence[object]) -> None:
-        self._append([self._code(value) for value in values])
+        self.append([self._code(value) for value in values])
 
     def _code(self, value: object) -> int:
         key = said(value)
@@ -77,6 +79,48 @@ class Values(_Column):
             code = self.code_of[key] = len(self.distinct)
             self.distinct.append(value)
         return code
+
+
+class Paths(Values):
+    """The same of paths; of each the leading parts, by number, that its first LEVELS segments make."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._part_of: dict[tuple[int, str], int] = {}
+        self._levels = [_Column(np.int32) for _ in range(LEVELS)]
+        self._lengths = _Column(np.int32)
+
+    def add(self, values: Sequence[object]) -> None:
+        super().add([value if isinstance(value, str) else None for value in values])
+        fresh = [str(value).split("/") for value in self.distinct[len(self._lengths.array) :]]
+        parts = [self._parts(segments, self._number) for segments in fresh]
+        for at, level in enumerate(self._levels):
+            level.append([found[at] if at < len(found) else NONE for found in parts])
+        self._lengths.append([len(segments) for segments in fresh])
+
+    def common(self, own: list[str], rows: Rows | slice) -> Scores:
+        """The share of leading segments in common with `own`."""
+        lengths = self._lengths.array
+        common = np.zeros(len(lengths) + 1, np.int32)  # the last is for NONE
+        for level, part in zip(self._levels, self._parts(own, self._part_of.get), strict=False):
+            common[:-1] += level.array[: len(lengths)] == part
+        if len(own) > LEVELS:
+            for code in np.flatnonzero(common == LEVELS).tolist():
+                common[code] = _common(own, str(self.distinct[code]).split("/"))
+        return (common / np.append(np.maximum(lengths, len(own)), 1))[self.array[rows]]  # type: ignore[no-any-return]
+
+    def _number(self, key: tuple[int, str]) -> int:
+        return self._part_of.setdefault(key, len(self._part_of))
+
+    def _parts(self, segments: list[str], number_of: Callable[[tuple[int, str]], int | None]) -> list[int]:
+        """The numbers of the leading parts, shortest first, up to the first that has none."""
+        parts, part = [], NONE
+        for segment in segments[:LEVELS]:
+            found = number_of((part, segment))
+            if found is None:
+                break
+            parts.append(part := found)
+        return parts
 
 
 class _Kernel(Strict):
@@ -135,32 +179,20 @@ class Category(_Coded):
 class PathPrefix(_Kernel):
     kernel: Literal["path"]
 
-    def column(self) -> Values:
-        return Values()
+    def column(self) -> Paths:
+        return Paths()
 
-    def scores(self, own: object, column: Values, rows: Rows | slice) -> Scores:
-        codes = column.array[rows]
-        found, which = np.unique(codes, return_inverse=True)
-        if not isinstance(own, str):
-            return np.zeros(len(codes))
-        ours = own.split("/")
-        by_value = [0.0 if code == NONE else _common(ours, column.distinct[code]) for code in found.tolist()]
-        return np.array(by_value, np.float64)[which]
+    def scores(self, own: object, column: Paths, rows: Rows | slice) -> Scores:
+        return column.common(own.split("/") if isinstance(own, str) else [], rows)
 
 
 Kernel = Annotated[Exact | PathPrefix | Category | Numeric, Field(discriminator="kernel")]
 
 
-def _common(ours: list[str], other: object) -> float:
-    if not isinstance(other, str):
-        return 0.0
-    theirs = other.split("/")
-    common = 0
-    for mine, yours in zip(ours, theirs, strict=False):
-        if mine != yours:
-            break
-        common += 1
-    return common / max(len(ours), len(theirs))
+def _common(one: list[str], other: list[str]) -> int:
+    return next(
+        (at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other))
+    )
 
 
 def number(value: object) -> float:

@@ -31,7 +31,7 @@ from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
 
 VERSION = 1
 MAX_BYTES = 256 << 10
-MAX_CONTEXT_BYTES = 4096
+MAX_CONTEXT_BYTES = 1024
 SIMILARITY = pa.field("similarity", pa.float64())
 _FIELDS = ("v", "address", "since", "until", "columns", "filters", "limit", "similar_to", "profile")
 
@@ -112,6 +112,12 @@ def parse_transaction(body: bytes) -> str:
     return _transaction(_versioned({"v": VERSION, **_decoded(body)}, ("v", "transaction")))
 
 
+def parse_profile(body: bytes) -> str:
+    """The profile to drop: {"profile": ID}."""
+    fields = _versioned({"v": VERSION, **_decoded(body)}, ("v", "profile"))
+    return text_field("profile", fields.get("profile"))
+
+
 def check_begin(body: bytes) -> None:
     """RequestError where the body of a begin is not {"v": 1}."""
     _versioned(_decoded(body), ("v",))
@@ -187,10 +193,10 @@ def _from_json(fields: dict[str, Any]) -> Request:
     limit, until, where = (fields.get(name) for name in ("limit", "until", "filters"))
     return Request(
         Pattern("*" if profile is not None else text_field("address", fields["address"])),
-        _integer("since", fields.get("since", 0), least=0),
+        integer_field("since", fields.get("since", 0), least=0),
         _columns(fields.get("columns", known.names), known),
-        None if limit is None else _integer("limit", limit, least=1),
-        None if until is None else _integer("until", until, least=0),
+        None if limit is None else integer_field("limit", limit, least=1),
+        None if until is None else integer_field("until", until, least=0),
         None if where is None else filter_grammar.parse(where),
         None if similar_to is None else _similar(similar_to),
         None if profile is None else text_field("profile", profile),
@@ -233,7 +239,7 @@ def text_field(name: str, value: object) -> str:
     return value
 
 
-def _integer(name: str, value: object, least: int) -> int:
+def integer_field(name: str, value: object, least: int) -> int:
     if type(value) is not int or not least <= value < 2**63:
         raise RequestError(f"request field {name!r}: {value!r:.60} is not a whole number of at least {least}")
     return value

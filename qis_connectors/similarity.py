@@ -70,8 +70,8 @@ class Definition(Strict):
 
     def scores(self, own: Context, others: Encoded, rows: Rows | None = None) -> Scores:
         """float64 scores, 0..1, of `own` with `others`, which this definition has encoded, or with those at `rows`."""
-        which = slice(None) if rows is None else rows
         size = others.size if rows is None else len(rows)
+        which = slice(size) if rows is None else rows
         if not self.fields:
             return np.ones(size)
         total = np.zeros(size)

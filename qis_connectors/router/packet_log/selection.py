@@ -1,6 +1,6 @@
-"""Which packets of a batch a reader wants: those that its filter keeps and, where it asks for such, the similar ones."""
+"""Which packets of a batch a reader wants: those its filter keeps and, where it asks for such, the similar ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ Scorer = Callable[[pa.StringArray], NDArray[np.float64]]
 """For the contexts of packets their scores, NaN where one is not similar enough."""
 
 
-def needed(columns: tuple[str, ...] | list[str], where: Filter | None, scorer: Scorer | None) -> list[str]:
+def needed(columns: Sequence[str], where: Filter | None, scorer: Scorer | None) -> list[str]:
     """What has to be read for `kept` to be asked and `columns` to be handed out."""
     if where is not None:
         return list(OUTCOME_PACKET_SCHEMA.names)
