@@ -38,6 +38,7 @@ Filters = Annotated[
 SimilarTo = Annotated[
     str | None, typer.Option(metavar="JSON", help="""Only sites similar to this context: '{"latitude": 44}'.""")
 ]
+Similarity = Annotated[Path | None, typer.Option(help="A folder of similarity definitions, not the shipped ones.")]
 QUERY_COLUMNS = ("node_id", "metric_name", "metric_delta", "metric_stderr", "sample_count", "intervention_type")
 
 
@@ -69,7 +70,7 @@ def router(
     log: Annotated[Literal["text", "json"], typer.Option(help="How events are written to standard error.")] = "text",
     keep_days: Annotated[float | None, typer.Option(min=0, help="Let packets go so long after they came.")] = None,
     keep_bytes: Annotated[int | None, typer.Option(min=1, help="Keep this much of each address, the newest.")] = None,
-    similarity: Annotated[Path | None, typer.Option(help="Definitions instead of the shipped ones.")] = None,
+    similarity: Similarity = None,
 ) -> None:
     """Run a router until Ctrl-C. A packet it has acknowledged is on disk."""
     from qis_connectors.router import Retention, Router, logs
@@ -207,18 +208,21 @@ def synthesize(
     keep: Annotated[
         Path | None, typer.Option(help="Keep the answers in this folder; compute only what new packets change.")
     ] = None,
+    similarity: Similarity = None,
     form: Form = Format.table,
 ) -> None:
     """Run the SQL of sql/ on a packet table and print the answers."""
     from pipelines.answers import answers_from, moment
     from pipelines.kept import kept_answers
+    from qis_connectors.similarity import Definitions
 
+    definitions = None if similarity is None else Definitions.read(similarity)
     if keep and as_of is not None:
         raise QisError("--keep holds the newest answers; ask for an older one without it")
     if keep:
-        answers = kept_answers(table, keep, names, engine)
+        answers = kept_answers(table, keep, names, engine, definitions)
     else:
-        answers = answers_from(table, names, engine, None if as_of is None else moment(as_of))
+        answers = answers_from(table, names, engine, None if as_of is None else moment(as_of), definitions)
     if form is Format.table:
         for name, rows in answers.items():
             notice(f"\n{name}")
