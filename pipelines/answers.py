@@ -12,6 +12,7 @@ from pipelines.report import REPORTED, write_report
 from pipelines.synthesize import synthesize
 from qis_connectors.delta import PACKET_TABLE_SCHEMA, PacketTable
 from qis_connectors.errors import QisError
+from qis_connectors.similarity import Definitions
 
 SqlEngineName = Literal["duckdb", "spark"]
 
@@ -21,14 +22,16 @@ def answers_from(
     names: Sequence[str] | None = None,
     engine: SqlEngineName = "duckdb",
     as_of: int | datetime | None = None,
+    definitions: Definitions | None = None,
 ) -> dict[str, pa.Table]:
     """The answers `names` (None: all) over the packet table at `table`, by name.
 
-    `as_of`: over the packets that were there at that Delta version, or at that time. Raises PacketTableError where
+    `as_of`: over the packets that were there at that Delta version, or at that time. `definitions`: by which sites are
+    similar (None: the shipped ones). Raises PacketTableError where
     there is no packet table or no such version, SynthesisError for a name that no file of sql/ has, EngineError where
     Spark is asked for and cannot run.
     """
-    return answers_over(PacketTable(table, as_of=as_of), names, engine)
+    return answers_over(PacketTable(table, as_of=as_of), names, engine, definitions=definitions)
 
 
 def answers_over(
@@ -36,10 +39,11 @@ def answers_over(
     names: Sequence[str] | None = None,
     engine: SqlEngineName = "duckdb",
     addresses: Sequence[str] | None = None,
+    definitions: Definitions | None = None,
 ) -> dict[str, pa.Table]:
     """The same over one snapshot, and only over the packets at `addresses` (None: at all)."""
     if engine == "spark":
-        return _on_spark(snapshot, names, addresses)
+        return _on_spark(snapshot, names, addresses, definitions)
     with duckdb.connect() as connection:
         packets = snapshot.relation(connection)
         if addresses is not None:
@@ -48,7 +52,7 @@ def answers_over(
                 duckdb.ColumnExpression("address").isin(*map(duckdb.ConstantExpression, addresses))
             )
         packets.create_view("packets")
-        return synthesize(connection, names)
+        return synthesize(connection, names, definitions)
 
 
 def report_from(table: Path, out: Path, plots: Path | None = None) -> Path:
@@ -63,7 +67,10 @@ def report_from(table: Path, out: Path, plots: Path | None = None) -> Path:
 
 
 def _on_spark(
-    snapshot: PacketTable, names: Sequence[str] | None, addresses: Sequence[str] | None
+    snapshot: PacketTable,
+    names: Sequence[str] | None,
+    addresses: Sequence[str] | None,
+    definitions: Definitions | None,
 ) -> dict[str, pa.Table]:
     from pipelines.engine import EngineError, spark_is_here, spark_session
 
@@ -79,7 +86,7 @@ def _on_spark(
         wanted = session.createDataFrame(pa.table({"address": pa.array(addresses, pa.string())}))
         packets = packets.join(wanted, "address", "left_semi")
     packets.createOrReplaceTempView("packets")
-    return synthesize(session, names)
+    return synthesize(session, names, definitions)
 
 
 def moment(text: str) -> int | datetime:

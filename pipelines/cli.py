@@ -5,7 +5,7 @@ import logging
 import sys
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import typer
@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from pipelines.cli_site import audit, distill, study_app
 from pipelines.output import Format, notice, notices, print_rows, say_receipt
+from pipelines.shipped import shipped
 from qis_connectors.errors import QisError
 
 # Commands import what they run when they run, so that `qis --help` and shell loops do not wait for Polars and DuckDB.
@@ -38,6 +39,10 @@ ELECTION_COLUMNS = (
     *("address", "design", "network", "forecasts", "in_advance", "score", "gain", "share", "evidence", "needed"),
     *("shuffled", "shuffled_switches", "verdict"),
 )
+SimilarTo = Annotated[
+    str | None, typer.Option(metavar="JSON", help="""Only sites similar to this context: '{"latitude": 44}'.""")
+]
+Similarity = Annotated[Path | None, typer.Option(help="A folder of similarity definitions, not the shipped ones.")]
 QUERY_COLUMNS = ("node_id", "metric_name", "metric_delta", "metric_stderr", "sample_count", "intervention_type")
 
 
@@ -69,13 +74,15 @@ def router(
     log: Annotated[Literal["text", "json"], typer.Option(help="How events are written to standard error.")] = "text",
     keep_days: Annotated[float | None, typer.Option(min=0, help="Let packets go so long after they came.")] = None,
     keep_bytes: Annotated[int | None, typer.Option(min=1, help="Keep this much of each address, the newest.")] = None,
+    similarity: Similarity = None,
 ) -> None:
     """Run a router until Ctrl-C. A packet it has acknowledged is on disk."""
     from qis_connectors.router import Retention, Router, logs
 
     logs.configure(log)
     retention = Retention(keep_days, keep_bytes)
-    with suppress(KeyboardInterrupt), Router(store, listen, metrics, retention) as server:
+    definitions = similarity or shipped("similarity")
+    with suppress(KeyboardInterrupt), Router(store, listen, metrics, retention, definitions) as server:
         server.serve()
 
 
@@ -129,16 +136,25 @@ def query(
     columns: Annotated[str | None, typer.Option(help="Only these columns: a,b,c.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many packets.")] = None,
     filters: Filters = None,
+    similar_to: SimilarTo = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="At least this similar, 0 to 1; the definition's own if not given.")
+    ] = None,
+    definition: Annotated[
+        str | None, typer.Option(help="The similarity definition; that of the address's domain if not given.")
+    ] = None,
     form: Form = Format.table,
 ) -> None:
     """Print the packets at an address, and on standard error the cursor to go on from."""
     from qis_connectors.client import RouterClient
+    from qis_connectors.request import similar
 
     wanted = [name.strip() for name in columns.split(",")] if columns is not None else None
-    where = read_filters(filters)
+    where, like = read_json("--filters", filters), similar(read_json("--similar-to", similar_to), threshold, definition)
     with RouterClient(router) as client:
-        packets = client.read(address, since=since, columns=wanted, limit=limit, filters=where)
-    print_rows(packets.table, form, None if wanted else QUERY_COLUMNS)
+        packets = client.read(address, since=since, columns=wanted, limit=limit, filters=where, similar_to=like)
+    shown = (*QUERY_COLUMNS, "similarity") if like else QUERY_COLUMNS
+    print_rows(packets.table, form, None if wanted else shown)
     notice(f"{packets.table.num_rows} packets; go on with --since {packets.cursor}")
 
 
@@ -158,7 +174,7 @@ def watch(
 
     logging.basicConfig(level=logging.INFO, format="qis: %(message)s")
     rows = RowStream(form, QUERY_COLUMNS)
-    cursor, wanted = since or 0, read_filters(filters)
+    cursor, wanted = since or 0, read_json("--filters", filters)
     with (
         suppress(KeyboardInterrupt),
         RouterClient(router) as client,
@@ -196,18 +212,21 @@ def synthesize(
     keep: Annotated[
         Path | None, typer.Option(help="Keep the answers in this folder; compute only what new packets change.")
     ] = None,
+    similarity: Similarity = None,
     form: Form = Format.table,
 ) -> None:
     """Run the SQL of sql/ on a packet table and print the answers."""
     from pipelines.answers import answers_from, moment
     from pipelines.kept import kept_answers
+    from qis_connectors.similarity import Definitions
 
+    definitions = None if similarity is None else Definitions.read(similarity)
     if keep and as_of is not None:
         raise QisError("--keep holds the newest answers; ask for an older one without it")
     if keep:
-        answers = kept_answers(table, keep, names, engine)
+        answers = kept_answers(table, keep, names, engine, definitions)
     else:
-        answers = answers_from(table, names, engine, None if as_of is None else moment(as_of))
+        answers = answers_from(table, names, engine, None if as_of is None else moment(as_of), definitions)
     if form is Format.table:
         for name, rows in answers.items():
             notice(f"\n{name}")
@@ -250,12 +269,16 @@ def report(
     notice(f"written: {report_from(table, out, plots)}")
 
 
-def read_filters(text: str | None) -> object:
-    """What JSON says; whether it is a filter the router says."""
+def read_json(option: str, text: str | None) -> Any:  # noqa: ANN401
+    """What JSON says; whether it makes sense the router says."""
     try:
         return None if text is None else json.loads(text)
-    except json.JSONDecodeError as error:
-        raise QisError(f"--filters is not JSON: {error.msg} at character {error.pos}") from None
+    except (ValueError, RecursionError) as error:
+        raise QisError(f"{option} is not JSON: {_place(error)}") from None
+
+
+def _place(error: Exception) -> str:
+    return f"{error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else str(error)
 
 
 def main() -> None:

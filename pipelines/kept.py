@@ -17,15 +17,17 @@ import pyarrow.parquet as pq
 
 from pipelines.answers import SqlEngineName, answers_over
 from pipelines.files import write_parquet
-from pipelines.synthesize import answers, plan
+from pipelines.synthesize import SIMILAR, answers, plan, shipped_definitions
 from qis_connectors.delta import PacketTable
+from qis_connectors.similarity import Definitions
 
 _METADATA = b"qis"
 
 
 @dataclass(frozen=True)
 class _Basis:
-    """What a kept answer rests on: the Delta table's id, its version, and the SHA-256 of all SQL that was run."""
+    """What a kept answer rests on: the Delta table's id, its version, and the SHA-256 of all SQL that was run,
+    with the similarity definitions where it reads scores."""
 
     table: str | None
     version: int | None
@@ -33,37 +35,46 @@ class _Basis:
 
 
 def kept_answers(
-    table: Path, folder: Path, names: Sequence[str] | None = None, engine: SqlEngineName = "duckdb"
+    table: Path,
+    folder: Path,
+    names: Sequence[str] | None = None,
+    engine: SqlEngineName = "duckdb",
+    definitions: Definitions | None = None,
 ) -> dict[str, pa.Table]:
     """The answers `names` (None: all) over the packet table at `table`, kept up to date as `folder`/NAME.parquet.
 
     The rows, and their order, are those of `answers_from`; it raises what that raises.
     """
     snapshot = PacketTable(table)
+    definitions = definitions or shipped_definitions()
     kept: dict[str, pa.Table] = {}
     behind: dict[int | None, list[str]] = {}
     for name in answers() if names is None else names:
-        version = _followed(folder / f"{name}.parquet", _basis(snapshot, name))
+        version = _followed(folder / f"{name}.parquet", _basis(snapshot, name, definitions))
         if version is not None and version == snapshot.version:
             kept[name] = _read(folder / f"{name}.parquet")
         else:
             behind.setdefault(version, []).append(name)
     for version, late in behind.items():
         changed = None if version is None else snapshot.addresses_since(version)
-        found = {} if changed == [] else answers_over(snapshot, late, engine, changed)
+        found = {} if changed == [] else answers_over(snapshot, late, engine, changed, definitions)
         for name in late:
             path = folder / f"{name}.parquet"
             if changed is None:
                 kept[name] = found[name]
             else:
                 kept[name] = _merged(_read(path), found[name], changed) if changed else _read(path)
-            basis = json.dumps(asdict(_basis(snapshot, name))).encode()
+            basis = json.dumps(asdict(_basis(snapshot, name, definitions))).encode()
             write_parquet(kept[name].replace_schema_metadata({_METADATA: basis}), path)
     return {name: kept[name] for name in (answers() if names is None else names)}
 
 
-def _basis(snapshot: PacketTable, name: str) -> _Basis:
-    return _Basis(snapshot.id, snapshot.version, digest(step.text for step in plan(name)))
+def _basis(snapshot: PacketTable, name: str, definitions: Definitions) -> _Basis:
+    steps = plan(name)
+    texts = [step.text for step in steps]
+    if any(SIMILAR in step.inputs for step in steps):
+        texts += [one.model_dump_json() for one in definitions.by_name.values()]
+    return _Basis(snapshot.id, snapshot.version, digest(texts))
 
 
 def digest(texts: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.files import replacing
+from pipelines.shipped import shipped
 from qis_connectors.client import RouterClient
 from qis_connectors.errors import QisError
 from qis_connectors.router import Router
@@ -18,7 +19,7 @@ from qis_connectors.router import Router
 def serving(root: Path) -> Iterator[str]:
     """The URL of a router of our own on the workspace's store; QisError where another process holds the store."""
     note = _note(root)
-    with Router(root / "router", "grpc://127.0.0.1:0") as router:
+    with Router(root / "router", "grpc://127.0.0.1:0", similarity=shipped("similarity")) as router:
         with replacing(note) as draft:
             draft.write_text(f"{router.url} {router.store}\n", encoding="utf-8")
         try:

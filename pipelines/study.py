@@ -4,7 +4,6 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, ValidationInfo, model_validator
 
 from pipelines.study_fields import (
@@ -21,8 +20,9 @@ from pipelines.study_fields import (
     Strict,
     Text,
 )
-from pipelines.study_mistakes import StudyError, did_you_mean, mistake
+from pipelines.study_mistakes import StudyError, mistake
 from qis_connectors import address
+from qis_connectors.mistakes import did_you_mean, read_mapping
 
 __all__ = ["EFFECTS", "MetricLog", "Study", "StudyError", "load", "schema"]
 
@@ -189,18 +189,7 @@ def load(path: Path) -> Study:
 
 def load_any(path: Path) -> AnyStudy:
     """The study of either kind in a YAML file; StudyError names the first wrong line."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except OSError as error:
-        raise StudyError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise StudyError(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from None
-    if not isinstance(content, dict):
-        raise StudyError(f"{path}:1: a study is a mapping of names to values")
+    content, node = read_mapping(path, "a study", StudyError)
     kind: type[AnyStudy] = MetricLog if content.get("kind") == "metric_log" else Study
     try:
         return kind.model_validate(content)

@@ -1,7 +1,5 @@
 """What is wrong in a study file, in one line: where it is written and what to write instead."""
 
-from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from typing import get_args
 
 import yaml
@@ -10,8 +8,8 @@ from pydantic_core import ErrorDetails
 
 from pipelines import study_fields as fields
 from qis_connectors.errors import QisError
+from qis_connectors.mistakes import Place, did_you_mean, line_of
 
-Place = tuple[int | str, ...]
 _PARTS: dict[int | str, type[BaseModel]] = {
     "arms": fields.Arms,
     "binary": fields.Binary,
@@ -41,12 +39,7 @@ def mistake(error: ValidationError, kind: type[BaseModel], node: yaml.Node | Non
     # A misspelt field is also a missing one; the misspelling is what helps.
     first = min(error.errors(), key=lambda one: one["type"] == "missing")
     written = _written(first["loc"])
-    return f"{_line(node, written)}: {_explain(first, kind, written)}"
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f"{line_of(node, written)}: {_explain(first, kind, written)}"
 
 
 def _written(place: Place) -> Place:
@@ -69,24 +62,3 @@ def _explain(error: ErrorDetails, kind: type[BaseModel], written: Place) -> str:
         kinds = [get_args(one)[1].tag for one in known]
         return f"'{name}.kind': {tag!r} is not one of {', '.join(kinds)}{did_you_mean(tag, kinds)}"
     return f"{name!r}: {error['msg'].removeprefix('Value error, ')}"
-
-
-def _line(node: yaml.Node | None, place: Place) -> int:
-    """The line of the deepest part of `place` that is written in the file, 1-based."""
-    line = 1
-    for step in _descend(node, place):
-        line = step
-    return line
-
-
-def _descend(node: yaml.Node | None, place: Place) -> Iterator[int]:
-    for part in place:
-        if isinstance(node, yaml.MappingNode):
-            found = [(key, value) for key, value in node.value if key.value == str(part)]
-            if not found:
-                return
-            key, node = found[0]
-            yield key.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-            node = node.value[part]
-            yield node.start_mark.line + 1

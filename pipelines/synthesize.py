@@ -3,7 +3,8 @@
 Every file of sql/ says in its header what it reads, so the order of the statements is computed and never written down:
 a new synthesis is a new file. Header keys, one comment line each, continued on lines that begin with `--   `:
     -- NAME: the question it answers       NAME is the file's name
-    -- inputs: relations it reads          other files, or packets, cohorts, or a table of data/: t_crit, chi2_crit
+    -- inputs: relations it reads          other files, or packets, cohorts, or a table of data/: t_crit, chi2_crit; or
+    --                                     similar_contexts: who is similar to whom (pipelines/similar_contexts.py)
     -- output:, grain:, source:            columns and units; what a row is; where the formula is from
     -- answer: yes | no                    an answer for people, or a step on the way to one
     -- cohorts: NAMES                      (optional) the files whose rows `cohorts` has to hold for this answer
@@ -29,15 +30,18 @@ import pyarrow as pa
 from pyarrow import csv
 
 from pipelines.shipped import shipped
+from pipelines.similar_contexts import similar_contexts
 from pipelines.sql_engine import Connection, SqlEngine, engine_on
 from qis_connectors import address
 from qis_connectors.errors import QisError
+from qis_connectors.similarity import Definitions
 
 SQL_FOLDER = shipped("sql")
 CONSTANTS = ("t_crit", "chi2_crit")
 """Tables of data/: quantiles, which SQL has no function for."""
-GIVEN = ("packets", *CONSTANTS, "networks", "similarities", "forecasts")
-"""What no file makes: packets, constants, and what pipelines/elections binds for sql/elections."""
+SIMILAR = "similar_contexts"
+GIVEN = ("packets", SIMILAR, *CONSTANTS, "networks", "similarities", "forecasts")
+"""What no file makes: packets, constants, what the formula of similarity gives, and what pipelines/elections binds."""
 PLAIN_COHORTS = ("every_packet",)
 _COHORT_COLUMNS = "address, metric_name, intervention_type, cohort, yi, vi"
 REQUIRED_KEYS = ("inputs", "output", "grain", "source", "answer")
@@ -140,10 +144,13 @@ def plan(*names: str, folders: tuple[Path, ...] = ()) -> list[Statement]:
         needed.update(dict.fromkeys(sorted(reads)))
 
 
-def synthesize(connection: Connection, names: Sequence[str] | None = None) -> dict[str, pa.Table]:
+def synthesize(
+    connection: Connection, names: Sequence[str] | None = None, definitions: Definitions | None = None
+) -> dict[str, pa.Table]:
     """The answers `names` (None: all of them) over the relation `packets` of `connection`, by name.
 
     `packets` has a packet's columns and `address`: a registered Arrow table, or a view over the Delta table.
+    Sites are similar by `definitions` (None: the shipped ones), those of each address by that of its domain.
     `connection` is DuckDB's, where the steps stay behind as temporary tables of their own names, or a Spark session.
     SynthesisError for an unknown name.
     """
@@ -152,6 +159,9 @@ def synthesize(connection: Connection, names: Sequence[str] | None = None) -> di
     engine = engine_on(connection)
     for name in CONSTANTS:
         engine.bind(name, csv.read_csv(shipped(f"data/{name}.csv")))
+    if any(SIMILAR in step.inputs for step in steps):
+        engine.keep("contexts", "SELECT DISTINCT address, context FROM packets WHERE context IS NOT NULL")
+        engine.bind(SIMILAR, similar_contexts(engine.table("contexts"), definitions or shipped_definitions()))
     cohorts = _cohorts(steps)
     made: set[str] = set()
     for step in steps:
@@ -171,6 +181,11 @@ def synthesize_packets(packets: pa.Table, name: str = "pooled") -> pa.Table:
     with duckdb.connect() as connection:
         connection.register("packets", packets)
         return synthesize(connection, [name])[name]
+
+
+def shipped_definitions() -> Definitions:
+    """Those of similarity/."""
+    return Definitions.read(shipped("similarity"))
 
 
 def run(engine: SqlEngine, statement: Statement) -> None:

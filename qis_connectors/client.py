@@ -9,9 +9,11 @@ from pyarrow import flight
 
 from qis_connectors.connection import Packets, ask, chunks, connect, one_line_errors
 from qis_connectors.errors import QisError
+from qis_connectors.outcome import compact_json
 from qis_connectors.outgoing import CHUNK_ROWS, by_address, checked
 from qis_connectors.receipt import Receipt, decode
-from qis_connectors.request import encode
+from qis_connectors.request import encode, similar
+from qis_connectors.similarity import Definition
 from qis_connectors.transaction import Transaction
 from qis_connectors.watching import watch
 
@@ -25,6 +27,7 @@ _ADDRESSES = pa.schema(
         ("last_time", pa.int64()),
     ]
 )
+_SIMILAR = pa.schema([("context", pa.string()), ("score", pa.float64())])
 
 
 class RouterClient:
@@ -71,15 +74,18 @@ class RouterClient:
         columns: list[str] | None = None,
         limit: int | None = None,
         filters: object = None,
+        similar_to: object = None,
     ) -> Packets:
         """The packets at an address, a prefix or a glob, in the order they were stored.
 
         `since` is a cursor: only what was stored after it. `columns` are fields of OUTCOME_PACKET_SCHEMA, all by
         default. `filters` is a condition such as ["sample_count", ">=", 100] or {"and": [...]}: filters.py has the
-        grammar; what it does not keep is not sent. At most `limit` packets. An address that holds nothing gives an
-        empty table.
+        grammar; what it does not keep is not sent. `similar_to` is what request.similar makes: only packets of sites
+        that are similar, with the score in one more column, `similarity`. At most `limit` packets. An address that
+        holds nothing gives an empty table.
         """
-        return self.read_ticket(encode(address, since=since, columns=columns, filters=filters, limit=limit))
+        asked = {"since": since, "columns": columns, "filters": filters, "limit": limit, "similar_to": similar_to}
+        return self.read_ticket(encode(address, **asked))
 
     def endpoints(
         self,
@@ -89,13 +95,15 @@ class RouterClient:
         limit: int | None = None,
         filters: object = None,
         until: int | None = None,
+        similar_to: object = None,
     ) -> list[bytes]:
         """Tickets that together give what `read` would give now, in its order; for readers side by side.
 
         One ticket for each 128k packets or so, at least 1, at most 64; with a `limit` always one. Each says from which
         cursor to which: it gives the same packets whenever it is read. `until` is the last cursor asked for.
         """
-        command = encode(address, since=since, until=until, columns=columns, filters=filters, limit=limit)
+        asked = {"since": since, "until": until, "columns": columns, "filters": filters, "limit": limit}
+        command = encode(address, **asked, similar_to=similar_to)
         with one_line_errors(self.url):
             info = self._client.get_flight_info(flight.FlightDescriptor.for_command(command))
             return [endpoint.ticket.ticket for endpoint in info.endpoints]
@@ -124,14 +132,22 @@ class RouterClient:
             reader.cancel()
 
     def watch(
-        self, address: str, since: int | None = None, columns: list[str] | None = None, filters: object = None
+        self,
+        address: str | None,
+        since: int | None = None,
+        columns: list[str] | None = None,
+        filters: object = None,
+        similar_to: object = None,
+        profile: str | None = None,
     ) -> Generator[Packets, None, None]:
         """What `read` gives, then what arrives, as it arrives; without an end, so close the iterator or leave its loop.
+        A `profile`, the id of one, stands for address, filters and similar_to: then they are None.
 
         On a connection of its own that comes back by itself when the router does, going on after the last packet; a
         router with another store than before is read from its beginning. Both are logged. QisError where it refuses.
         """
-        return watch(self.url, self.store, address, since, columns=columns, filters=filters)
+        asked = {"columns": columns, "filters": filters, "similar_to": similar_to, "profile": profile}
+        return watch(self.url, self.store, address, since, **asked)
 
     def addresses(self, pattern: str = "*") -> pa.Table:
         """What the router holds: address, packets, bytes, first_time and last_time (of the packets, ms since 1970)."""
@@ -152,10 +168,47 @@ class RouterClient:
         open streams by RPC, queued_batches and queued_bytes; since the router began stored, duplicates, refused."""
         return ask(self._client, self.url, "stats")
 
+    def definitions(self) -> list[Definition]:
+        """The similarity definitions that a reader of this router can name."""
+        return [Definition.model_validate(one) for one in self._act_all("definitions", {"v": 1})]
+
+    def similar(
+        self, context: dict[str, Any], threshold: float | None = None, definition: str | None = None, limit: int = 100
+    ) -> pa.Table:
+        """Who is similar: `context` (JSON text of what the definition sees) and `score` of the contexts that the router
+        knows and that score at least `threshold` with this one, best first, at most `limit`.
+
+        Above some 100,000 distinct contexts it may miss a few: they are looked up in an approximate index.
+        """
+        asked = similar(context, threshold, definition)
+        found = self._act("similar", {"v": 1, **(asked or {}), "limit": limit})["similar"]
+        rows = [{"context": compact_json(one["context"]), "score": one["score"]} for one in found]
+        return pa.Table.from_pylist(rows, schema=_SIMILAR)
+
+    def register_profile(
+        self, node_id: str, address: str, context: dict[str, Any], threshold: float | None, definition: str | None
+    ) -> str:
+        """The id of this profile, which the router keeps from now on; `watch` takes it."""
+        asked = similar(context, threshold, definition)
+        return str(
+            self._act("register_profile", {"v": 1, "node_id": node_id, "address": address, **(asked or {})})["profile"]
+        )
+
+    def profiles(self) -> list[dict[str, Any]]:
+        """Those that are registered: profile (the id), node_id, address, context, threshold, definition."""
+        return self._act_all("profiles", {"v": 1})
+
+    def drop_profile(self, profile: str) -> None:
+        self._act("drop_profile", {"profile": profile})
+
     def _act(self, action: str, fields: dict[str, Any]) -> dict[str, Any]:
+        (answer,) = self._act_all(action, fields)
+        return answer
+
+    def _act_all(self, action: str, fields: dict[str, Any]) -> list[dict[str, Any]]:
         with one_line_errors(self.url):
-            (answer,) = self._client.do_action(flight.Action(action, json.dumps(fields).encode()))
-            return dict(json.loads(answer.body.to_pybytes()))
+            found = self._client.do_action(flight.Action(action, json.dumps(fields).encode()))
+            return [dict(json.loads(one.body.to_pybytes())) for one in found]
 
     def _stage(self, command: bytes, table: pa.Table) -> Receipt:
         with one_line_errors(self.url):

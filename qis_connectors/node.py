@@ -17,6 +17,7 @@ from qis_connectors.client import Receipt, RouterClient
 from qis_connectors.errors import QisError
 from qis_connectors.outcome import compact_json, confidence, deciles
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, PacketError
+from qis_connectors.request import similar
 
 REQUIRED = ("metric_name", "metric_delta", "metric_value", "sample_count", "intervention_type")
 _OURS = ("node_id", "domain", "problem_type", "packet_id", "sequence", "signature", "key_id")
@@ -56,6 +57,7 @@ class Node:
         self._client = RouterClient(router)
         self._past: _History | None = None
         self._seen = 0
+        self._context: dict[str, Any] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -90,23 +92,55 @@ class Node:
         columns: list[str] | None = None,
         limit: int | None = None,
         filters: object = None,
+        similar_to: dict[str, Any] | None = None,
+        threshold: float | None = None,
+        definition: str | None = None,
     ) -> pa.Table:
         """Packets at an address, prefix or glob (this node's own address by default), in the order they were stored.
 
         All fields of OUTCOME_PACKET_SCHEMA or the `columns` asked for; only those stored after the cursor `since`
         (a Receipt has one); at most `limit`. `filters`, a condition such as ["sample_count", ">=", 100] or
         {"and": [...]}, is applied by the router: filters.py has the grammar.
+
+        `similar_to`, a context such as {"latitude": 44}: only packets whose context scores at least `threshold` with it
+        by the similarity `definition` of that name (by default the definition of the address's domain, and its
+        threshold), with the score, 0..1, in one more column `similarity`.
         """
-        return self._client.read(address or self.address, since, columns, limit, filters).table
+        asked = similar(similar_to, threshold, definition)
+        return self._client.read(address or self.address, since, columns, limit, filters, asked).table
+
+    def register(
+        self,
+        context: dict[str, Any],
+        threshold: float | None = None,
+        address: str | None = None,
+        definition: str | None = None,
+    ) -> str:
+        """An interest profile, which the router keeps across its restarts: `watch(profile=...)` then follows other
+        nodes' packets at the address, prefix or glob (this node's address by default) that are similar to `context`.
+
+        From now on this node's own packets carry `context` where they are given none, so that they reach the nodes
+        whose profiles they match. Registering the same again gives the same id. Raises QisError, saying why, where the
+        profile would match everything, or could match nothing.
+        """
+        profile = self._client.register_profile(self.node_id, address or self.address, context, threshold, definition)
+        self._context = context
+        return profile
 
     def watch(
-        self, address: str | None = None, since: int | None = None, filters: object = None
+        self,
+        address: str | None = None,
+        since: int | None = None,
+        filters: object = None,
+        profile: str | None = None,
     ) -> Generator[pa.Table, None, None]:
         """What `query` gives, then what arrives, as it arrives: one or more packets a table, each packet once.
+        With a `profile` that `register` gave: other nodes' packets that match it.
 
         Without an end: leave the loop or close the iterator. It comes back by itself after the router was away.
         """
-        with closing(self._client.watch(address or self.address, since, filters=filters)) as news:
+        where = address if profile else address or self.address
+        with closing(self._client.watch(where, since, filters=filters, profile=profile)) as news:
             for packets in news:
                 yield packets.table
 
@@ -128,7 +162,7 @@ class Node:
         return news.table.filter(pc.not_equal(news.table["node_id"], self.node_id))
 
     def _deposit_one(self, fields: dict[str, Any]) -> Receipt:
-        row = _values(fields)
+        row = _values({"context": self._context, **fields})
         past = self._history()
         outcomes = past.outcomes.get(row["metric_name"], [])
         row.setdefault("timestamp_utc", time.time_ns() // 1_000_000)

@@ -9,176 +9,164 @@
       latitude: {kernel: numeric, scale: 10}
       allocation: {kernel: exact, weight: 0.5}
 
-The score of two contexts is the weighted mean of a kernel for each field (Gower 1971, Biometrics 27:857), 0..1:
-
-    exact      1 where both say the same
-    path       the share of leading segments in common, of the longer path: eu/de/berlin and eu/de/bonn 2/3
-    numeric    exp(-(a - b)^2 / (2 scale^2)); the scale is in the field's own unit
-    category   1 where both say the same, else what `alike` says of the two, else 0
-
-Unlike Gower's, a field that either context lacks scores 0 and keeps its weight: who says nothing is similar to nobody.
-A definition without fields finds everybody similar to everybody.
+The score of two contexts is the weighted mean of a kernel for each field (Gower 1971, Biometrics 27:857), 0..1;
+kernels.py has the kernels. Unlike Gower's, a field that either context lacks scores 0 and keeps its weight: who says
+nothing is similar to nobody. A definition without fields finds everybody similar to everybody.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Self, get_args
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from qis_connectors.errors import QisError
+from qis_connectors.kernels import Kernel, Rows, Scores, Strict
+from qis_connectors.mistakes import Place, did_you_mean, line_of, read_mapping
 
-Scores = NDArray[np.float64]
 Context = dict[str, Any]
+_KERNELS: dict[str, type[Strict]] = {
+    get_args(one.model_fields["kernel"].annotation)[0]: one for one in get_args(get_args(Kernel)[0])
+}
 
 
 class SimilarityError(QisError):
-    """A definition or a context is wrong; the text names the file or field."""
+    """A definition is wrong or not there, or a context is none; the text names the file, line or field."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class _Kernel(_Strict):
-    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-
-
-class Exact(_Kernel):
-    kernel: Literal["exact"]
-
-    def of(self, own: object, other: object) -> float:
-        return float(own == other)
-
-
-class PathPrefix(_Kernel):
-    kernel: Literal["path"]
-
-    def of(self, own: object, other: object) -> float:
-        if not isinstance(own, str) or not isinstance(other, str):
-            return 0.0
-        ours, theirs = own.split("/"), other.split("/")
-        common = 0
-        for mine, yours in zip(ours, theirs, strict=False):
-            if mine != yours:
-                break
-            common += 1
-        return common / max(len(ours), len(theirs))
-
-
-# YAML has lists, which a strict tuple would not take.
-_Alike = Annotated[tuple[str, str, Annotated[float, Field(ge=0, le=1)]], Field(strict=False)]
-
-
-class Category(_Kernel):
-    kernel: Literal["category"]
-    alike: tuple[_Alike, ...] = Field(default=(), strict=False)
-
-    def of(self, own: object, other: object) -> float:
-        if own == other:
-            return 1.0
-        return max((score for one, two, score in self.alike if {own, other} == {one, two}), default=0.0)
-
-
-class Numeric(_Kernel):
-    kernel: Literal["numeric"]
-    scale: float = Field(gt=0, allow_inf_nan=False)
-
-
-Kernel = Annotated[Exact | PathPrefix | Category | Numeric, Field(discriminator="kernel")]
-
-
-@dataclass(frozen=True)
 class Encoded:
-    """Contexts by column, once for many scorings: numbers as float64, NaN where there is none; of the rest the distinct
-    values, and for each context which of them it has, -1 for none."""
+    """Contexts by column, as one definition scores them; more can be added."""
 
-    size: int
-    numbers: dict[str, Scores]
-    values: dict[str, tuple[list[Any], NDArray[np.int64]]]
+    def __init__(self, fields: "dict[str, Kernel]") -> None:
+        self.size = 0
+        self.columns: dict[str, Any] = {name: kernel.column() for name, kernel in fields.items()}
+
+    def add(self, contexts: Sequence[Context]) -> None:
+        """These, with the numbers from `size` on; what they have beside the definition's fields is left out."""
+        for name, column in self.columns.items():
+            column.add([context.get(name) for context in contexts])
+        self.size += len(contexts)
 
 
-class Definition(_Strict):
+class Definition(Strict):
     """One expert's answer to who is similar in a domain; frozen, so that a name and a version mean one thing."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
-    version: int = Field(ge=1)
-    author: str
-    domain: str
-    threshold: float = Field(ge=0, le=1)
-    fields: dict[str, Kernel]
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="What readers ask for it by")
+    version: int = Field(ge=1, description="One more with each change of what it means")
+    author: str = Field(description="Who answers for it, and what it rests on")
+    domain: str = Field(description="The domain of the packets it was made for")
+    threshold: float = Field(ge=0, le=1, description="From this score on two contexts are similar")
+    fields: dict[str, Kernel] = Field(description="Field of the context -> how two values of it compare")
 
     def encode(self, contexts: Sequence[Context]) -> Encoded:
-        """The contexts as `scores` takes them; what a context has beside the definition's fields is left out."""
-        numbers, values = {}, {}
-        for name, kernel in self.fields.items():
-            column = [context.get(name) for context in contexts]
-            if isinstance(kernel, Numeric):
-                numbers[name] = np.array([_number(value) for value in column], dtype=np.float64)
-            else:
-                values[name] = _coded(column)
-        return Encoded(len(contexts), numbers, values)
+        """The contexts as `scores` takes them."""
+        encoded = Encoded(self.fields)
+        encoded.add(contexts)
+        return encoded
 
-    def scores(self, own: Context, others: Encoded) -> Scores:
-        """float64 scores, 0..1, of `own` with each of `others`, which this definition has encoded."""
+    def scores(self, own: Context, others: Encoded, rows: Rows | None = None) -> Scores:
+        """float64 scores, 0..1, of `own` with `others`, which this definition has encoded, or with those at `rows`."""
+        size = others.size if rows is None else len(rows)
+        which = slice(size) if rows is None else rows
         if not self.fields:
-            return np.ones(others.size)
-        total = np.zeros(others.size)
+            return np.ones(size)
+        total = np.zeros(size)
         for name, kernel in self.fields.items():
-            if isinstance(kernel, Numeric):
-                distance = (others.numbers[name] - _number(own.get(name))) / kernel.scale
-                total += kernel.weight * np.nan_to_num(np.exp(-0.5 * distance**2), nan=0.0)
-            else:
-                total += kernel.weight * _of_values(kernel.of, own.get(name), *others.values[name])
+            total += kernel.weight * kernel.scores(own.get(name), others.columns[name], which)
         weights = sum(kernel.weight for kernel in self.fields.values())
-        return np.minimum(total / weights, 1.0)  # a sum of weights may round to a hair above itself
+        return np.minimum(total / weights, 1.0)  # a sum may round to a hair above itself
+
+    def best_score(self, own: Context) -> float:
+        """The highest score that any context has with `own`: less than 1 where `own` lacks a field."""
+        return float(self.scores(own, self.encode([own]))[0])
+
+
+class Definitions:
+    """Those of one folder; one name is one definition, and DOMAIN.yaml is what its domain, and those below it, are
+    read by unless a reader names another."""
+
+    def __init__(self, found: Sequence[Definition], of_domain: dict[str, Definition]) -> None:
+        self.by_name = {one.name: one for one in found}
+        self._of_domain = of_domain
+
+    @classmethod
+    def none(cls) -> Self:
+        return cls((), {})
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """SimilarityError, naming the file, where one is wrong or two have one name, or where there is no folder."""
+        if not folder.is_dir():
+            raise SimilarityError(f"{folder}: is no folder of similarity definitions")
+        found: dict[str, tuple[Path, Definition]] = {}
+        for path in sorted(folder.glob("*.yaml")):
+            one = load(path)
+            if one.name in found:
+                raise SimilarityError(f"{path}: 'name': {one.name!r} is that of {found[one.name][0].name} too")
+            found[one.name] = path, one
+        of_domain = {one.domain: one for path, one in found.values() if path.stem == one.domain}
+        return cls([one for _, one in found.values()], of_domain)
+
+    def named(self, name: str) -> Definition:
+        """SimilarityError, with what was probably meant, where there is none of that name."""
+        if name not in self.by_name:
+            known = ", ".join(sorted(self.by_name)) or "none"
+            meant = did_you_mean(name, self.by_name)
+            raise SimilarityError(f"similarity definition {name!r:.60} is not known here{meant}; known: {known}")
+        return self.by_name[name]
+
+    def of_domain(self, domain: str) -> Definition | None:
+        """The one in DOMAIN.yaml, else that of the domain above it: training's for training.digits."""
+        while domain not in self._of_domain and "." in domain:
+            domain = domain.rpartition(".")[0]
+        return self._of_domain.get(domain)
 
 
 def load(path: Path) -> Definition:
-    """The definition in a YAML file; SimilarityError, naming the file and the field, where there is none."""
+    """The definition in a YAML file; SimilarityError names file and line of the first mistake, and what was meant."""
+    content, node = read_mapping(path, "a similarity definition", SimilarityError)
     try:
-        return Definition.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SimilarityError(f"{path}: {str(error).splitlines()[0]}") from None
+        return Definition.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise SimilarityError(f"{path}: {'.'.join(map(str, first['loc']))!r}: {first['msg']}") from None
+        raise SimilarityError(f"{path}:{_mistake(error, node)}") from None
 
 
 def context_of(text: str | None) -> Context:
     """The context in a packet's field of that name; empty where it has none."""
-    found = json.loads(text) if text else {}
+    try:
+        found = json.loads(text) if text else {}
+    except (ValueError, RecursionError):  # the router takes none such, but tables are written by others too
+        return {}
     return found if isinstance(found, dict) else {}
 
 
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else np.nan
+def _mistake(error: ValidationError, node: yaml.Node | None) -> str:
+    # A misspelt field is also a missing one; the misspelling is what helps.
+    first = min(error.errors(), key=lambda one: one["type"] == "missing")
+    place = _written(first["loc"])
+    return f"{line_of(node, place)}: {'.'.join(map(str, place))!r}{_explain(first)}"
 
 
-def _coded(column: list[Any]) -> tuple[list[Any], NDArray[np.int64]]:
-    known: dict[str, int] = {}
-    values: list[Any] = []
-    codes = np.full(len(column), -1, dtype=np.int64)
-    for at, value in enumerate(column):
-        if value is None:
-            continue
-        key = json.dumps(value, sort_keys=True)
-        if key not in known:
-            known[key] = len(values)
-            values.append(value)
-        codes[at] = known[key]
-    return values, codes
+def _written(place: Place) -> Place:
+    """The place without the name that pydantic gives to the member of a union, which nobody wrote."""
+    return place[:2] + place[3:] if place[:1] == ("fields",) and len(place) > 2 else place
 
 
-def _of_values(
-    of: Callable[[object, object], float], own: object, values: list[Any], codes: NDArray[np.int64]
-) -> Scores:
-    if own is None:
-        return np.zeros(len(codes))
-    by_value = np.array([*(of(own, value) for value in values), 0.0])  # the last is for -1, no value
-    return by_value[codes]
+def _explain(error: ErrorDetails) -> str:
+    place = error["loc"]
+    if error["type"] == "missing":
+        return " is missing"
+    if error["type"] == "extra_forbidden":
+        model = _KERNELS[str(place[2])] if len(place) > 2 else Definition
+        owner = f"a {place[2]} kernel" if len(place) > 2 else "a similarity definition"
+        return f" is not a field of {owner}{did_you_mean(str(place[-1]), model.model_fields)}"
+    if error["type"] == "union_tag_invalid":
+        tag = str(error["ctx"]["tag"])
+        return f": {tag!r} is not one of {', '.join(_KERNELS)}{did_you_mean(tag, _KERNELS)}"
+    if error["type"] == "union_tag_not_found":
+        return f" has no 'kernel'; there are {', '.join(_KERNELS)}"
+    return f": {error['msg'].removeprefix('Value error, ')}"

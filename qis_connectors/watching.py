@@ -25,7 +25,9 @@ _AHEAD = 4  # messages that wait for the caller; the next ones wait at the route
 logger = logging.getLogger(__name__)
 
 
-def watch(url: str, store: str, address: str, since: int | None, **fields: object) -> Generator[Packets, None, None]:
+def watch(
+    url: str, store: str, address: str | None, since: int | None, **fields: object
+) -> Generator[Packets, None, None]:
     """Packets as they come, for a request of these fields; `since` is a cursor of `store`.
 
     Ends only with its caller. A router that goes away is tried again, for ever; raises QisError where it refuses.

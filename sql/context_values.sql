@@ -1,22 +1,15 @@
 -- context_values: what does each packet say of its site or cohort?
--- inputs: packets
+-- inputs: packet_contexts
 -- output: variable, a name in the packet's context (letters, digits and underscores; others are left out);
 --   value, as text; number, the same as a number, NULL where it is none
 -- grain: one packet and variable; lists, objects and nulls are left out
 -- source: none; the packet's own JSON
 -- answer: no
-WITH latest AS (
-    SELECT
-        address, metric_name, intervention_type, node_id, packet_id, max_by(context, timestamp_utc) AS context
-    FROM packets
-    WHERE context IS NOT NULL
-    GROUP BY address, metric_name, intervention_type, node_id, packet_id
-),
-named AS (
+WITH named AS (
     SELECT
         address, metric_name, intervention_type, node_id, packet_id, context,
         explode(json_object_keys(context)) AS variable
-    FROM latest
+    FROM packet_contexts
 ),
 -- Only words: what else a name may hold means something in a JSON path.
 words AS (

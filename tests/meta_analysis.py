@@ -12,6 +12,7 @@ import pytest
 from pipelines.bcg import trials
 from pipelines.effects import log_risk_ratio
 from pipelines.synthesize import synthesize
+from qis_connectors.similarity import Definition, Definitions
 
 GROUND_TRUTH = Path(__file__).parent / "ground_truth"
 METHODS = ("FE", "DL", "PM", "REML")
@@ -34,6 +35,18 @@ COLUMNS = {
     },
     "hk_adhoc_ge_z": {"se": "hk_se", "ci_lb": "hk_ci_lb", "ci_ub": "hk_ci_ub"},
 }
+# The tests' own domain, where who is near the same latitude, or of the same ward, is similar.
+NEAR = Definition.model_validate(
+    {
+        "name": "near",
+        "version": 1,
+        "author": "tests",
+        "domain": "test",
+        "threshold": 0.3,
+        "fields": {"latitude": {"kernel": "numeric", "scale": 10}, "ward": {"kernel": "exact"}},
+    }
+)
+DEFINITIONS = Definitions([NEAR], {"test": NEAR})
 HIGHEST_ERROR = {pa.float64(): TOLERANCE, pa.float32(): dict.fromkeys(METHODS, 1e-6)}
 
 
@@ -90,7 +103,7 @@ def classic(real=None) -> pa.Table:
 def run(table: pa.Table, *names: str) -> dict[str, list[dict]]:
     with duckdb.connect() as connection:
         connection.register("packets", table)
-        return {name: found.to_pylist() for name, found in synthesize(connection, names or None).items()}
+        return {name: found.to_pylist() for name, found in synthesize(connection, names or None, DEFINITIONS).items()}
 
 
 def pooled(table: pa.Table) -> dict[str, dict]:

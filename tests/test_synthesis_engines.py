@@ -3,12 +3,13 @@
 import duckdb
 import pytest
 from expected_answers import FOLDER, as_text, example, expected
-from meta_analysis import COLUMNS, HIGHEST_ERROR, METHODS, assert_alike, classic, rows
+from meta_analysis import COLUMNS, DEFINITIONS, HIGHEST_ERROR, METHODS, assert_alike, classic, rows
 from pyarrow import csv
 
 from pipelines.engine import spark_is_here, spark_session
 from pipelines.shipped import shipped
-from pipelines.synthesize import CONSTANTS, answers, plan, statements, synthesize
+from pipelines.similar_contexts import SCHEMA
+from pipelines.synthesize import CONSTANTS, SIMILAR, answers, plan, statements, synthesize
 
 NO_SPARK = pytest.mark.skipif(spark_is_here() is not None, reason=str(spark_is_here()))
 
@@ -17,10 +18,10 @@ def answers_of(engine, table, names):
     if engine == "duckdb":
         with duckdb.connect() as connection:
             connection.register("packets", table)
-            return synthesize(connection, names)
+            return synthesize(connection, names, DEFINITIONS)
     session = spark_session().newSession()
     session.createDataFrame(table).createOrReplaceTempView("packets")
-    return synthesize(session, names)
+    return synthesize(session, names, DEFINITIONS)
 
 
 def assert_expected(found):
@@ -58,6 +59,7 @@ def test_spark_understands_every_file():
     stands("packets", session.createDataFrame(example()))
     for name in CONSTANTS:
         stands(name, session.createDataFrame(csv.read_csv(shipped(f"data/{name}.csv"))))
+    stands(SIMILAR, session.createDataFrame(SCHEMA.empty_table()))
     analysed = 0
     for step in plan(*answers()):
         if step.repeat is not None:

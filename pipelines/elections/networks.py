@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from pipelines.shipped import shipped
 from qis_connectors.errors import QisError
-from qis_connectors.similarity import Context, Definition, Scores, context_of, load
+from qis_connectors.kernels import Scores
+from qis_connectors.similarity import Context, Definition, context_of, load
 
 Places = NDArray[np.int64]
 

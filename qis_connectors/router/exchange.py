@@ -9,6 +9,7 @@ from qis_connectors.request import Request, RequestError
 from qis_connectors.router.packet_log.feed import Reader
 from qis_connectors.router.packet_log.log import PacketLog
 from qis_connectors.router.packet_log.reading import read
+from qis_connectors.router.packet_log.selection import Scorer
 
 POLL_SECONDS = 1.0
 """How soon a reader is missed that has gone while nothing arrives."""
@@ -29,16 +30,18 @@ def check(log: PacketLog, request: Request) -> None:
         )
 
 
-def follow(log: PacketLog, request: Request, is_gone: Callable[[], bool]) -> Iterator[tuple[pa.RecordBatch, int]]:
+def follow(
+    log: PacketLog, request: Request, is_gone: Callable[[], bool], scorer: Scorer | None = None
+) -> Iterator[tuple[pa.RecordBatch, int]]:
     """Batches with the cursors to go on from, as `read` gives them, without an end but the reader's or the log's."""
     position, nothing = request.since, pa.RecordBatch.from_pylist([], schema=request.schema)
-    with log.feed.reader(request) as reader:
+    with log.feed.reader(request, scorer) as reader:
         # Whoever comes begins at the store, and so goes on from a cursor that no commit group straddles.
         news = None
         while True:
             if news is None:
                 reader.catch_up()
-                position = yield from _stored(log, request, position)
+                position = yield from _stored(log, request, position, scorer)
             news = _next(log, reader, position, is_gone)
             if news is not None:
                 batches, position = news
@@ -47,9 +50,11 @@ def follow(log: PacketLog, request: Request, is_gone: Callable[[], bool]) -> Ite
                 yield _one(batches or [nothing]), position
 
 
-def _stored(log: PacketLog, request: Request, position: int) -> Generator[tuple[pa.RecordBatch, int], None, int]:
+def _stored(
+    log: PacketLog, request: Request, position: int, scorer: Scorer | None
+) -> Generator[tuple[pa.RecordBatch, int], None, int]:
     """Its own function so that its last batch, of megabytes, is let go when a reader comes to wait."""
-    for batch, cursor in read(log, request.pattern, request.columns, position, where=request.where):
+    for batch, cursor in read(log, request.pattern, request.columns, position, where=request.where, scorer=scorer):
         yield batch, cursor
         position = cursor
     return position

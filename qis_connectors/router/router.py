@@ -20,9 +20,12 @@ from qis_connectors.router.listen import (
 )
 from qis_connectors.router.packet_log.log import PacketLog
 from qis_connectors.router.packet_log.retention import KEEP_ALL, Retention
+from qis_connectors.router.profiles import Profiles
 from qis_connectors.router.service import Service
+from qis_connectors.router.similar import Similar
 from qis_connectors.router.status import Status
 from qis_connectors.router.transactions import Transactions
+from qis_connectors.similarity import Definitions
 
 GRACE_SECONDS = 2.0
 logger = logging.getLogger(__name__)
@@ -32,9 +35,10 @@ class Router:
     """A router on the store in the folder `store`, serving from construction until `close`.
 
     It keeps every packet unless `retention` says otherwise. With `metrics`, a port or HOST:PORT, a Prometheus finds its
-    metrics at `metrics_url`.
+    metrics at `metrics_url`. Readers can ask by the similarity definitions in the folder `similarity`.
 
-    Raises QisError where the store is in use, damaged or newer than this version, or `listen` is not free loopback.
+    Raises QisError where a definition is wrong, where the store is in use, damaged or newer than this version, or where
+    `listen` is not free loopback.
     """
 
     def __init__(
@@ -43,9 +47,11 @@ class Router:
         listen: str = "grpc://127.0.0.1:8815",
         metrics: str | None = None,
         retention: Retention = KEEP_ALL,
+        similarity: Path | None = None,
     ) -> None:
         host, port = endpoint(listen)
         self._folder = store
+        definitions = Definitions.none() if similarity is None else Definitions.read(similarity)
         beside = None if metrics is None else metrics_endpoint(metrics)
         began = perf_counter()
         with ExitStack() as stack:
@@ -53,6 +59,10 @@ class Router:
             self._packets = PacketLog(store, retention)
             stack.callback(self._packets.close)
             self._transactions = Transactions(self._packets)
+            similar = Similar(self._packets, definitions)
+            stack.callback(similar.close)
+            profiles = Profiles(store, similar)
+            stack.callback(profiles.close)
             status = Status(self._packets)
             self.metrics_url = None
             if beside:
@@ -60,7 +70,7 @@ class Router:
 
                 self.metrics_url = stack.enter_context(exposition.serving(status, *beside))
             try:
-                self._server = Service(f"grpc://{authority(host, port)}", status, self._transactions)
+                self._server = Service(f"grpc://{authority(host, port)}", status, self._transactions, similar, profiles)
             except pa.ArrowException as error:
                 raise ListenError(f"cannot listen on {listen}: {str(error).splitlines()[0]}") from None
             self._open = stack.pop_all()

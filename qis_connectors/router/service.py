@@ -9,7 +9,8 @@
     GetFlightInfo      tickets for ranges of cursors, to be read side by side: together what one DoGet gives now, and
                        nothing that is stored later; about 128k packets each, 64 at most, on this same server
     GetSchema
-    DoAction           health, stats; begin, commit, abort: see transactions.py
+    DoAction           health, stats; begin, commit, abort: see transactions.py; definitions, similar: see similar.py;
+                       register_profile, profiles, drop_profile: see profiles.py
 
 An acknowledgement is JSON in app_metadata, one a batch: {"stored": n, "duplicates": m, "cursor": c}.
 Each batch of a DoGet has app_metadata {"cursor": N, "store": ID}: everything that matches up to N has been sent, and
@@ -19,7 +20,7 @@ A DoExchange sends the same, the batches without rows now and then, so that eith
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, wraps
 from typing import Any, TypeVar
 
@@ -43,7 +44,10 @@ from qis_connectors.router import exchange
 from qis_connectors.router.deposit import depositing, receive, staging
 from qis_connectors.router.endpoints import ranges
 from qis_connectors.router.packet_log.reading import read
+from qis_connectors.router.packet_log.selection import Scorer
 from qis_connectors.router.packet_log.view import Summary, View
+from qis_connectors.router.profiles import Profiles
+from qis_connectors.router.similar import Similar
 from qis_connectors.router.status import Status
 from qis_connectors.router.transactions import Transactions
 
@@ -54,6 +58,11 @@ _ACTIONS = {
     "commit": 'all of a transaction becomes visible; {"transaction": ID} gives its receipt, however often; with "key", '
     "a name of the client's for this work, only where no transaction was committed under it before",
     "abort": 'all of a transaction is dropped; {"transaction": ID}',
+    "definitions": "the similarity definitions that readers can name, a result each",
+    "similar": 'the contexts known here that are similar to {"v": 1, "context": {...}}, best first',
+    "register_profile": 'interest in {"v": 1, "node_id": ..., "address": ..., "context": {...}} gives {"profile": ID}',
+    "profiles": "those that are registered, a result each",
+    "drop_profile": 'ends {"profile": ID}',
 }
 _Answer = TypeVar("_Answer")
 
@@ -71,8 +80,12 @@ def _answered(handler: Callable[..., _Answer]) -> Callable[..., _Answer]:
 
 
 class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships no types
-    def __init__(self, location: str, status: Status, transactions: Transactions) -> None:
+    def __init__(
+        self, location: str, status: Status, transactions: Transactions, similar: Similar, profiles: Profiles
+    ) -> None:
         self.status = status
+        self._similar = similar
+        self._profiles = profiles
         self._packets = status.log
         self._transactions = transactions
         super().__init__(location, middleware={"calls": status.calls})
@@ -96,8 +109,8 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
 
     @_answered
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.GeneratorStream:
-        request = parse(ticket.ticket)
-        return flight.GeneratorStream(request.schema, self._stream(request, context.peer()))
+        request, scorer = self._asked(ticket.ticket)
+        return flight.GeneratorStream(request.schema, self._stream(request, scorer, context.peer()))
 
     @_answered
     def list_flights(self, _: flight.ServerCallContext, criteria: bytes) -> list[flight.FlightInfo]:
@@ -107,10 +120,10 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
     @_answered
     def get_flight_info(self, _: flight.ServerCallContext, descriptor: flight.FlightDescriptor) -> flight.FlightInfo:
         ticket = _ticket(descriptor)
-        request = parse(ticket)
+        request, scorer = self._asked(ticket)
         view = View(self._packets, request.pattern, request.until)
         parts, found = ranges(view, request), view.summaries()
-        is_part = request.since > 0 or (request.limit, request.until, request.where) != (None, None, None)
+        is_part = request.since > 0 or (request.limit, request.until, request.where, scorer) != (None,) * 4
         return flight.FlightInfo(
             request.schema,
             descriptor,
@@ -135,6 +148,8 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
             return [json.dumps(self.status.stats()).encode()]
         if action.type in ("begin", "commit", "abort"):
             return [json.dumps(self._transact(action.type, action.body.to_pybytes())).encode()]
+        if action.type in _ACTIONS:
+            return [json.dumps(one).encode() for one in self._hire(action.type, action.body.to_pybytes())]
         raise RequestError(f"action {action.type!r:.60} is not known to this router; it knows {', '.join(_ACTIONS)}")
 
     @_answered
@@ -149,11 +164,11 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
         _: flight.MetadataRecordBatchReader,
         writer: flight.MetadataRecordBatchWriter,
     ) -> None:
-        request = parse(_ticket(descriptor))
+        request, scorer = self._asked(_ticket(descriptor))
         exchange.check(self._packets, request)
         writer.begin(request.schema)
         with self.status.traffic.counting() as tally:
-            for batch, cursor in exchange.follow(self._packets, request, context.is_cancelled):
+            for batch, cursor in exchange.follow(self._packets, request, context.is_cancelled, scorer):
                 try:
                     writer.write_with_metadata(batch, _reached(cursor, self._packets.store.identity))
                 except (pa.ArrowException, flight.FlightError, OSError):
@@ -163,7 +178,12 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
                 # up than to send.
                 tally.bytes_out += min(batch.get_total_buffer_size(), batch.num_rows * MAX_BYTES_WITH_LIKELIHOOD)
 
-    def _stream(self, request: Request, peer: str) -> Iterator[tuple[pa.RecordBatch, bytes]]:
+    def _asked(self, ticket: bytes) -> tuple[Request, Scorer | None]:
+        """The request in a ticket, its profile put in, and what scores packets for it."""
+        request = self._profiles.expanded(parse(ticket))
+        return request, self._similar.scorer(request.similar_to, request.pattern)
+
+    def _stream(self, request: Request, scorer: Scorer | None, peer: str) -> Iterator[tuple[pa.RecordBatch, bytes]]:
         with self.status.refusals.answering("DoGet", peer), self.status.traffic.counting() as tally:
             found = read(
                 self._packets,
@@ -173,6 +193,7 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
                 request.limit,
                 request.until,
                 request.where,
+                scorer,
             )
             for batch, cursor in found:
                 if batch.num_rows:
@@ -190,6 +211,15 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
         transaction = parse_transaction(body)
         self._transactions.abort(transaction)
         return {"transaction": transaction}
+
+    def _hire(self, action: str, body: bytes) -> Iterable[dict[str, Any]]:
+        if action == "definitions":
+            return [one.model_dump() for one in self._similar.definitions.by_name.values()]
+        if action == "similar":
+            return [self._similar.look_up(body)]
+        if action == "profiles":
+            return self._profiles.told()
+        return [self._profiles.register(body) if action == "register_profile" else self._profiles.drop(body)]
 
     def _position(self) -> dict[str, str | int]:
         return {"store": self._packets.store.identity, "cursor": self._packets.head}

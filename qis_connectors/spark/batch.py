@@ -7,20 +7,20 @@ from pyspark.sql.datasource import DataSourceArrowWriter, DataSourceReader, Filt
 
 from qis_connectors.client import RouterClient
 from qis_connectors.spark.pushdown import Pushdown, Term
-from qis_connectors.spark.ranges import Range, ranges_of
+from qis_connectors.spark.ranges import Asked, Range, ranges_of
 from qis_connectors.spark.staging import Staged, Staging
 
 
 class PacketReader(DataSourceReader):
     """One task for each endpoint; together they read the router as it was when the query was planned."""
 
-    def __init__(self, router: str, address: str, columns: list[str], filters: Term | None) -> None:
-        self._router, self._address, self._columns = router, address, columns
+    def __init__(self, router: str, asked: Asked, filters: Term | None) -> None:
+        self._router, self._asked = router, asked
         self._pushdown = Pushdown(filters)
 
     def partitions(self) -> list[InputPartition]:
         with RouterClient(self._router) as client:
-            return [*ranges_of(client, self._address, self._columns, filters=self._pushdown.filters)]
+            return [*ranges_of(client, self._asked, filters=self._pushdown.filters)]
 
     def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
         assert isinstance(partition, Range)

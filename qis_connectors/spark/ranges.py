@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 from pyspark.sql.datasource import InputPartition
@@ -45,16 +46,23 @@ class Range(InputPartition):
                 patience.wait(error)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What of the packets at an address: these columns, and of sites similar to the context of `similar_to` only."""
+
+    address: str
+    columns: tuple[str, ...]
+    similar_to: dict[str, Any] | None = None
+
+
 def ranges_of(
-    client: RouterClient,
-    address: str,
-    columns: list[str],
-    since: int | None = None,
-    until: int | None = None,
-    filters: object = None,
+    client: RouterClient, asked: Asked, since: int | None = None, until: int | None = None, filters: object = None
 ) -> list[Range]:
     """The packets that `client.read` would give now, up to the cursor `until`, for tasks side by side."""
-    tickets = client.endpoints(address, since=since, until=until, columns=columns, filters=filters)
+    columns = list(asked.columns)
+    tickets = client.endpoints(
+        asked.address, since=since, until=until, columns=columns, filters=filters, similar_to=asked.similar_to
+    )
     return [Range(client.url, client.store, ticket) for ticket in tickets]
 
 

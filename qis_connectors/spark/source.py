@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
 from pyspark.sql.datasource import (
@@ -17,8 +18,10 @@ from pyspark.sql.types import StructType
 from qis_connectors import filters
 from qis_connectors.errors import QisError
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
+from qis_connectors.request import SIMILARITY, similar
 from qis_connectors.spark.batch import PacketReader, PacketWriter, PushingPacketReader
 from qis_connectors.spark.pushdown import Term
+from qis_connectors.spark.ranges import Asked
 from qis_connectors.spark.stream import PacketStreamReader, PacketStreamWriter
 
 
@@ -34,6 +37,8 @@ class PacketSource(DataSource):
     | router | `grpc://HOST:PORT`; always needed |
     | address | reading: an address, a prefix or a glob, needed; writing: where all packets go, if not each to its own |
     | filters | reading: a condition in the grammar of filters.py, as JSON; what it does not keep is not sent |
+    | similarTo | reading: a context as JSON; only packets of similar sites, with their score in a column `similarity` |
+    | threshold, definition | with similarTo: at least this score, by the definition of this name; else the router's |
     | pushdown | reading a batch: `true` sends the conditions of the query itself to the router, see below |
     | maxPacketsPerTrigger | reading a stream: at most so many packets a micro-batch |
 
@@ -52,18 +57,19 @@ class PacketSource(DataSource):
         return "qis"
 
     def schema(self) -> StructType:
-        return from_arrow_schema(OUTCOME_PACKET_SCHEMA)
+        return from_arrow_schema(self._fields())
 
     def reader(self, schema: StructType) -> DataSourceReader:
         reader = PushingPacketReader if self.options.get("pushdown", "").lower() == "true" else PacketReader
-        return reader(self._needed("router"), self._needed("address"), _columns(schema), self._filters())
+        return reader(self._needed("router"), self._asked(schema), self._filters())
 
     def streamReader(self, schema: StructType) -> DataSourceStreamReader:  # noqa: N802 - Spark's names
         limit = self.options.get("maxPacketsPerTrigger")
         if limit is not None and not (limit.isascii() and limit.isdecimal() and int(limit)):
             raise SparkOptionError(f"option maxPacketsPerTrigger: {limit!r:.60} is not a whole number of at least 1")
-        given = (self._needed("router"), self._needed("address"), _columns(schema), self._filters())
-        return PacketStreamReader(*given, None if limit is None else int(limit))
+        return PacketStreamReader(
+            self._needed("router"), self._asked(schema), self._filters(), None if limit is None else int(limit)
+        )
 
     def writer(self, schema: StructType, overwrite: bool) -> DataSourceArrowWriter:
         if overwrite:
@@ -75,14 +81,27 @@ class PacketSource(DataSource):
             raise SparkOptionError('packets are never overwritten: write with outputMode("append")')
         return PacketStreamWriter(self._needed("router"), self.options.get("address"), _arrow(schema))
 
+    def _asked(self, schema: StructType) -> Asked:
+        return Asked(self._needed("address"), _columns(schema, self._fields()), self._similar_to())
+
+    def _fields(self) -> pa.Schema:
+        """What there is to read."""
+        return OUTCOME_PACKET_SCHEMA if self._similar_to() is None else OUTCOME_PACKET_SCHEMA.append(SIMILARITY)
+
     def _filters(self) -> Term | None:
-        try:
-            term: Term | None = json.loads(self.options.get("filters", "null"))
-        except json.JSONDecodeError as error:
-            raise SparkOptionError(f"option 'filters' is not JSON: {error.msg} at character {error.pos}") from None
+        term: Term | None = self._json("filters")
         if term is not None:
             filters.parse(term)
         return term
+
+    def _similar_to(self) -> dict[str, Any] | None:
+        return similar(self._json("similarTo"), self._json("threshold"), self.options.get("definition"))
+
+    def _json(self, option: str) -> Any:  # noqa: ANN401
+        try:
+            return json.loads(self.options.get(option, "null"))
+        except json.JSONDecodeError as error:
+            raise SparkOptionError(f"option {option!r} is not JSON: {error.msg} at character {error.pos}") from None
 
     def _needed(self, option: str) -> str:
         value: str | None = self.options.get(option)
@@ -97,15 +116,15 @@ _EXAMPLES: Mapping[str, str] = {
 }
 
 
-def _columns(schema: StructType) -> list[str]:
-    """The fields that a schema names; SparkOptionError where one is no field of a packet or has another type."""
+def _columns(schema: StructType, known: pa.Schema) -> tuple[str, ...]:
+    """The fields that a schema names; SparkOptionError where one is not among those known or has another type."""
     for field in _arrow(schema):
-        if field.name not in OUTCOME_PACKET_SCHEMA.names:
+        if field.name not in known.names:
             raise SparkOptionError(f"schema: {field.name!r:.60} is not a field of a packet")
-        kind = OUTCOME_PACKET_SCHEMA.field(field.name).type
+        kind = known.field(field.name).type
         if field.type != kind:
             raise SparkOptionError(f"schema: {field.name!r} is {kind}, not {field.type}")
-    return list(schema.names)
+    return tuple(schema.names)
 
 
 def _arrow(schema: StructType) -> pa.Schema:

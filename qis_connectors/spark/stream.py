@@ -13,10 +13,10 @@ from pyspark.sql.datasource import (
 )
 from pyspark.sql.streaming.datasource import ReadAllAvailable, ReadLimit, ReadMaxRows, SupportsTriggerAvailableNow
 
-from qis_connectors.client import RouterClient
+from qis_connectors.client import Packets, RouterClient
 from qis_connectors.spark.patience import patiently
 from qis_connectors.spark.pushdown import Term
-from qis_connectors.spark.ranges import Range, check_store, ranges_of
+from qis_connectors.spark.ranges import Asked, Range, check_store, ranges_of
 from qis_connectors.spark.staging import Staged, Staging
 
 _CHEAPEST = ["outcome_decile"]
@@ -29,9 +29,8 @@ logger = logging.getLogger(__name__)
 class PacketStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
     """An offset is a cursor of the router's log. It moves only when there is a packet at the address."""
 
-    def __init__(self, router: str, address: str, columns: list[str], filters: Term | None, most: int | None) -> None:
-        self._router, self._address, self._columns, self._most = router, address, columns, most
-        self._filters = filters
+    def __init__(self, router: str, asked: Asked, filters: Term | None, most: int | None) -> None:
+        self._router, self._asked, self._filters, self._most = router, asked, filters, most
         self._last: int | None = None
         self._client: RouterClient | None = None
 
@@ -68,15 +67,19 @@ class PacketStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
     def _offset(self, start: Offset, most: int | None) -> Offset:
         """The end of the next micro-batch: `most` packets on, or as far as there is; `start` where nothing is new."""
         client, since = self._connected(), int(start["cursor"])
-        found = client.read(self._address, since=since, columns=_CHEAPEST, limit=most or 1, filters=self._filters)
+        found = self._read(client, since, most or 1)
         if found.store != start["store"]:
             logger.warning("router %s has another store than before: reading it from its beginning", self._router)
             since = 0
-            found = client.read(self._address, columns=_CHEAPEST, limit=most or 1, filters=self._filters)
+            found = self._read(client, since, most or 1)
         if not found.table.num_rows or (self._last is not None and since >= self._last):
             return start
         end = found.cursor if most else int(client.stats()["cursor"])
         return {"store": found.store, "cursor": end if self._last is None else min(end, self._last)}
+
+    def _read(self, client: RouterClient, since: int, most: int) -> Packets:
+        asked = self._asked
+        return client.read(asked.address, since, _CHEAPEST, most, self._filters, asked.similar_to)
 
     def _ranges(self, start: Offset, end: Offset) -> list[InputPartition]:
         if start == end:
@@ -85,7 +88,7 @@ class PacketStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         with RouterClient(self._router) as client:
             check_store(client, end["store"])
             until = int(end["cursor"])
-            return [*ranges_of(client, self._address, self._columns, since, until, self._filters)]
+            return [*ranges_of(client, self._asked, since, until, self._filters)]
 
 
 class PacketStreamWriter(Staging, DataSourceStreamArrowWriter):

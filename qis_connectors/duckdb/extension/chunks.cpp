@@ -50,6 +50,8 @@ duckdb_logical_type LogicalType(const arrow::DataType &type) {
 		return duckdb_create_logical_type(DUCKDB_TYPE_BIGINT);
 	case arrow::Type::FLOAT:
 		return duckdb_create_logical_type(DUCKDB_TYPE_FLOAT);
+	case arrow::Type::DOUBLE:
+		return duckdb_create_logical_type(DUCKDB_TYPE_DOUBLE);
 	case arrow::Type::LIST: {
 		auto child = LogicalType(*static_cast<const arrow::ListType &>(type).value_type());
 		auto list = child ? duckdb_create_list_type(child) : nullptr;

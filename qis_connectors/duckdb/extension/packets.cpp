@@ -55,6 +55,24 @@ Result<std::optional<int64_t>> Cursor(duckdb_bind_info info, const char *name) {
 	return cursor;
 }
 
+// The context that packets' own are to be similar to, and how similar.
+Status ReadSimilar(duckdb_bind_info info, Request &request) {
+	request.similar_to = TakeText(duckdb_bind_get_named_parameter(info, "similar_to"));
+	request.definition = TakeText(duckdb_bind_get_named_parameter(info, "definition"));
+	auto value = duckdb_bind_get_named_parameter(info, "threshold");
+	if (value && !duckdb_is_null_value(value)) {
+		request.threshold = duckdb_get_double(value);
+	}
+	duckdb_destroy_value(&value);
+	if (request.similar_to.empty() && (request.threshold || !request.definition.empty())) {
+		return Status::Invalid("threshold and definition need similar_to := '{...}', the context to be similar to");
+	}
+	if (request.threshold && !(*request.threshold >= 0 && *request.threshold <= 1)) {
+		return Status::Invalid("threshold: a score is 0 to 1"); // NaN has no spelling in JSON
+	}
+	return Status::OK();
+}
+
 Result<std::shared_ptr<arrow::Schema>> SchemaOf(const flight::FlightInfo &info) {
 	arrow::ipc::DictionaryMemo memo;
 	return info.GetSchema(&memo);
@@ -69,6 +87,7 @@ Status Bind(duckdb_bind_info info, Bound &bound) {
 	ARROW_ASSIGN_OR_RAISE(bound.request.since, Cursor(info, "since"));
 	ARROW_ASSIGN_OR_RAISE(bound.request.until, Cursor(info, "until"));
 	bound.request.filters = TakeText(duckdb_bind_get_named_parameter(info, "filters"));
+	ARROW_RETURN_NOT_OK(ReadSimilar(info, bound.request));
 
 	ARROW_ASSIGN_OR_RAISE(auto described, bound.router->Describe(bound.request));
 	ARROW_ASSIGN_OR_RAISE(bound.schema, SchemaOf(*described));
@@ -179,12 +198,16 @@ bool RegisterPackets(duckdb_connection connection) {
 	auto function = duckdb_create_table_function();
 	auto text = duckdb_create_logical_type(DUCKDB_TYPE_VARCHAR);
 	auto cursor = duckdb_create_logical_type(DUCKDB_TYPE_BIGINT);
+	auto score = duckdb_create_logical_type(DUCKDB_TYPE_DOUBLE);
 	duckdb_table_function_set_name(function, "qis_packets");
 	duckdb_table_function_add_parameter(function, text);
 	duckdb_table_function_add_parameter(function, text);
 	duckdb_table_function_add_named_parameter(function, "since", cursor);
 	duckdb_table_function_add_named_parameter(function, "until", cursor);
 	duckdb_table_function_add_named_parameter(function, "filters", text);
+	duckdb_table_function_add_named_parameter(function, "similar_to", text);
+	duckdb_table_function_add_named_parameter(function, "threshold", score);
+	duckdb_table_function_add_named_parameter(function, "definition", text);
 	duckdb_table_function_set_bind(function, OnBind);
 	duckdb_table_function_set_init(function, OnInit);
 	duckdb_table_function_set_local_init(function, OnLocalInit);
@@ -194,6 +217,7 @@ bool RegisterPackets(duckdb_connection connection) {
 	duckdb_destroy_table_function(&function);
 	duckdb_destroy_logical_type(&text);
 	duckdb_destroy_logical_type(&cursor);
+	duckdb_destroy_logical_type(&score);
 	return is_registered;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <fstream>
+#include <iomanip>
 #include <sstream>
 
 #include "json.hpp"
@@ -32,6 +33,18 @@ std::string Request::Encode() const {
 	}
 	if (!filters.empty()) {
 		text += ", \"filters\": " + filters;
+	}
+	if (!similar_to.empty()) {
+		text += ", \"similar_to\": {\"context\": " + similar_to;
+		if (threshold) {
+			std::ostringstream digits;
+			digits << std::setprecision(17) << *threshold;
+			text += ", \"threshold\": " + digits.str();
+		}
+		if (!definition.empty()) {
+			text += ", \"definition\": " + Quoted(definition);
+		}
+		text += "}";
 	}
 	return text + "}";
 }

@@ -24,6 +24,9 @@ struct Request {
 	std::optional<int64_t> since;
 	std::optional<int64_t> until;
 	std::string filters;
+	std::string similar_to; // a context, as JSON; empty: whoever
+	std::optional<double> threshold;
+	std::string definition;
 
 	std::string Encode() const;
 };

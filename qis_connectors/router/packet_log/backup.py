@@ -43,6 +43,7 @@ def backup(store: Path, out: Path, copied: Callable[[int], None] = lambda _: Non
                 break
         else:
             raise StoreError(f"{store} changes faster than it can be copied")
+        _copy_profiles(store, draft)
         size = _settled(draft)
         draft.rename(out)
         sync_folder(out.parent)
@@ -76,6 +77,12 @@ def _is_copied(store: Path, draft: Path, copied: Callable[[int], None]) -> bool:
                 return False
         # A flush gives its journal back to be written over: with an older catalogue its packets would be nowhere.
         return live.flushed() == flushed
+
+
+def _copy_profiles(store: Path, draft: Path) -> None:
+    if (store / "profiles.db").exists():
+        with closing(apsw.Connection(str(store / "profiles.db"))) as live:
+            live.execute("VACUUM INTO ?", (str(draft / "profiles.db"),))
 
 
 def _copy_new(store: Path, draft: Path, copied: Callable[[int], None]) -> None:

@@ -14,9 +14,9 @@ from threading import Lock
 
 import pyarrow as pa
 
-from qis_connectors import filters
 from qis_connectors.request import Request
 from qis_connectors.router.packet_log.bell import Bell
+from qis_connectors.router.packet_log.selection import Scorer, kept
 
 MAX_BYTES = 16 << 20
 """What all channels together keep."""
@@ -30,10 +30,10 @@ _BATCH_BYTES = 8 << 10  # what Arrow's own objects take for a batch of 22 column
 class _Group:
     """What one commit group holds for one channel; without batches, a place in the chain.
 
-    `unfiltered`: the request whose filter and columns are still to be applied to the batches.
+    `unfiltered`: the channel whose filter, scorer and columns are still to be applied to the batches.
     """
 
-    def __init__(self, cursor: int, batches: list[pa.RecordBatch], unfiltered: Request | None = None) -> None:
+    def __init__(self, cursor: int, batches: list[pa.RecordBatch], unfiltered: "Channel | None" = None) -> None:
         self.cursor = cursor
         self.batches = batches
         self.next: _Group | None = None
@@ -57,12 +57,12 @@ class _Group:
 
     def _filter(self) -> None:
         with self._filtering:
-            request, batches = self._unfiltered, self.batches
-            if request and request.where and batches:
+            channel, batches = self._unfiltered, self.batches
+            if channel and batches:
                 whole = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-                kept = whole.filter(filters.keep(request.where, whole)).select(list(request.columns))
+                wanted = kept(whole, channel.request.where, channel.scorer).select(list(channel.request.columns))
                 if self.batches:
-                    self.batches = [kept]
+                    self.batches = [wanted]
                 self._unfiltered = None  # last: who finds it None takes the batches as they are
 
     def drop(self) -> None:
@@ -76,8 +76,9 @@ class _Group:
 class Channel:
     """What readers with one and the same request get to see, and the bell of each."""
 
-    def __init__(self, request: Request, head: int) -> None:
+    def __init__(self, request: Request, scorer: Scorer | None, head: int) -> None:
         self.request = request
+        self.scorer = scorer
         self.last = _Group(head, [])
         self.bells: list[Bell] = []
 
@@ -87,8 +88,8 @@ class Channel:
         if not batches:
             return 0
         names = list(self.request.columns)
-        if self.request.where:
-            self.append(_Group(cursor, batches, self.request))
+        if self.request.where or self.scorer:
+            self.append(_Group(cursor, batches, self))
         else:
             if names != batches[0].schema.names:
                 batches = [batch.select(names) for batch in batches]
@@ -162,12 +163,13 @@ class Feed:
         self._kept_bytes = 0
 
     @contextmanager
-    def reader(self, request: Request) -> Iterator[Reader]:
-        """A place at the end of the channel of this request, whatever its `since`."""
+    def reader(self, request: Request, scorer: Scorer | None = None) -> Iterator[Reader]:
+        """A place at the end of the channel of this request, whatever its `since`; `scorer` is that of its
+        `similar_to`."""
         key = replace(request, since=0)
         with self.lock:
             if key not in self._channels:
-                self._channels[key] = Channel(key, self.head)
+                self._channels[key] = Channel(key, scorer, self.head)
             channel = self._channels[key]
             reader = Reader(channel, self)
             channel.bells.append(reader.bell)

@@ -4,13 +4,12 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from qis_connectors import filters
 from qis_connectors.address import Pattern
 from qis_connectors.filters import Filter
-from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
 from qis_connectors.router.packet_log.chunk import CURSOR
 from qis_connectors.router.packet_log.log import PacketLog
 from qis_connectors.router.packet_log.packs import RECORD_ROWS
+from qis_connectors.router.packet_log.selection import Scorer, kept, needed
 from qis_connectors.router.packet_log.view import NOTHING, Ordered, View
 
 STRETCH_ROWS = 1 << 17
@@ -25,9 +24,10 @@ def read(
     limit: int | None = None,
     until: int | None = None,
     where: Filter | None = None,
+    scorer: Scorer | None = None,
 ) -> Iterator[tuple[pa.RecordBatch, int]]:
     """Batches of `columns` with the packets stored after the cursor `since` and before this call, up to the cursor
-    `until`, that `where` keeps; at most `limit`.
+    `until`, that `where` keeps and `scorer` finds similar, with their score if `columns` ask for it; at most `limit`.
 
     With each batch comes the cursor to go on from: everything that matches up to there has been handed out. The last
     one (there is always one, without rows where nothing is new) has reached `until` or the log's end unless `limit` cut
@@ -35,7 +35,7 @@ def read(
     """
     view = View(log, pattern, until)
     left, held = limit, None
-    for stored, position in _kept(view.after(since, columns if where is None else OUTCOME_PACKET_SCHEMA.names), where):
+    for stored, position in _wanted(view.after(since, needed(columns, where, scorer)), where, scorer):
         if held:
             yield held
         if left is not None:
@@ -44,21 +44,21 @@ def read(
                 return
             left -= stored.num_rows
         held = stored.select(columns), position
-    yield held[0] if held else NOTHING.select(columns), max(view.head, since)
+    yield held[0] if held else kept(NOTHING, None, scorer).select(columns), max(view.head, since)
 
 
-def _kept(stored: Iterator[Ordered], where: Filter | None) -> Iterator[Ordered]:
-    """What `where` keeps, the little of many batches as one."""
-    if where is None:
+def _wanted(stored: Iterator[Ordered], where: Filter | None, scorer: Scorer | None) -> Iterator[Ordered]:
+    """What is kept, the little of many batches as one."""
+    if where is None and scorer is None:
         yield from stored
         return
     held: list[pa.RecordBatch] = []
-    kept = seen = reached = 0
+    rows = seen = reached = 0
     for batch, reached in stored:  # asked for behind the loop too
-        held.append(batch.filter(filters.keep(where, batch)))
-        kept, seen = kept + held[-1].num_rows, seen + batch.num_rows
-        if kept >= RECORD_ROWS or seen >= STRETCH_ROWS:
+        held.append(kept(batch, where, scorer))
+        rows, seen = rows + held[-1].num_rows, seen + batch.num_rows
+        if rows >= RECORD_ROWS or seen >= STRETCH_ROWS:
             yield pa.concat_batches(held), reached
-            held, kept, seen = [], 0, 0
+            held, rows, seen = [], 0, 0
     if held:
         yield pa.concat_batches(held), reached
