@@ -63,11 +63,49 @@ def grouped(study: AnyStudy, frame: nw.LazyFrame[Any], rows: Path) -> nw.LazyFra
             raise StudyError(f"{rows}: there is no column {column!r}; there are {', '.join([*types][:20])}")
     if isinstance(study, Study) and study.period:
         frame = in_periods(frame, study, types, rows)
+        if study.month:
+            start = nw.col(str(study.time)).cast(nw.Date)
+            frame = frame.filter(start == nw.lit(study.month))
     if isinstance(study, Study) and study.gate.contributor:
         cells = [key for key in keys if key not in (CONTRIBUTOR, getattr(study.outcome, "duration", None))]
         weights, share = _weights(study, types), study.gate.max_share
         frame = with_heavy_contributors(frame, study.gate.contributor, cells, weights, share)
     return frame.group_by(*keys).agg(nw.len().alias("qis rows"), *_sums(study, types))
+
+
+def sites_and_months(study: Study, rows: Path) -> set[tuple[str, str]]:
+    """The sites that `site_column` tells apart and the months (2013-01) of a study by months that are in a table; where
+    the study has not the one or the other, it is empty. Raises as `count` does.
+    """
+    with readable(rows, "polars"):
+        frame = scan(rows, "polars")
+        told = _told(study, frame, rows)
+        return {(site or "", month or "") for site, month in told.unique().collect().iter_rows()}
+
+
+def rows_of_site(study: Study, site: str, rows: Path) -> int:
+    """How many rows of a table are the site's, in the month where the study is of one. Raises as `count` does."""
+    with readable(rows, "polars"):
+        told = _told(study, scan(rows, "polars"), rows)
+        if study.site_column:
+            told = told.filter(nw.col("qis site") == site)
+        if study.month:
+            told = told.filter(nw.col("qis month") == f"{study.month:%Y-%m}")
+        return int(told.select(nw.len()).collect().item())
+
+
+def _told(study: Study, frame: nw.LazyFrame[Any], rows: Path) -> nw.LazyFrame[Any]:
+    """site and month of each row, as texts."""
+    types, time = dict(frame.collect_schema()), str(study.time)
+    for column in filter(None, (study.site_column, time if study.period else None)):
+        if column not in types:
+            raise StudyError(f"{rows}: there is no column {column!r}; there are {', '.join([*types][:20])}")
+    by_month = study.period == "month"
+    if by_month:
+        frame = in_periods(frame, study, types, rows)
+    site = nw.col(study.site_column).cast(nw.String) if study.site_column else nw.lit("")
+    month = nw.col(time).dt.to_string("%Y-%m") if by_month else nw.lit("")
+    return frame.with_columns(site.alias("qis site"), month.alias("qis month")).select("qis site", "qis month")
 
 
 def by_site(study: AnyStudy, table: Any, rows: Path) -> dict[str | None, Groups]:  # noqa: ANN401 - pyarrow ships no types

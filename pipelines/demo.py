@@ -12,15 +12,15 @@ from itertools import product
 from pathlib import Path
 from typing import Literal
 
-import narwhals as nw
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import ledger
 from pipelines.accumulate import Accumulated, accumulate
 from pipelines.answers import answers_from, report_from
+from pipelines.counting import rows_of_site
 from pipelines.distill import Release, distill
-from pipelines.engine import Engine, readable, scan, spark_is_here
+from pipelines.engine import Engine, readable, spark_is_here
 from pipelines.files import replacing, write_parquet
 from pipelines.forest import Problem, forest_plot, problems, rows_of, save
 from pipelines.inspection import refuse
@@ -91,7 +91,7 @@ def site_rows(loop: Loop, site: str, month: str = "") -> int:
     if loop.source.write_rows:
         return loop.source.write_rows(site, month, rows)
     with readable(rows, "polars"):
-        return int(scan(rows, "polars").select(nw.len()).collect().item())
+        return rows_of_site(loop.study().of(month), site, rows)
 
 
 def staged_packets(loop: Loop, site: str, month: str = "") -> Release:

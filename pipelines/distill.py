@@ -20,7 +20,8 @@ from pipelines.noise import hidden
 from pipelines.privacy import dominated, too_small
 from pipelines.publishing import POINTS
 from pipelines.rollup import roll_up
-from pipelines.study import AnyStudy, Study, StudyError
+from pipelines.study import AnyStudy, Study
+from pipelines.study_mistakes import NothingToCompareError
 from pipelines.values import as_json, constant, milliseconds
 from qis_connectors.outcome import confidence, deciles
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, complete, wire_bytes
@@ -73,7 +74,7 @@ def distill(study: AnyStudy, site: str, rows: Path, engine: Engine = "polars") -
     found = count(study, rows, engine)
     groups = found.get(site if study.site_column else None)
     if groups is None:
-        raise StudyError(f"{rows}: no row has {study.site_column} = {site!r}")
+        raise NothingToCompareError(f"{rows}: no row has {study.site_column} = {site!r}")
     return release(study, site, rows, engine, groups)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines import bcg, flights
+from pipelines.counting import sites_and_months
 from pipelines.shipped import shipped
 from pipelines.study import Study, StudyError, load
 
@@ -54,15 +55,16 @@ def _found(path: Path) -> Source:
 
 
 def _parts(study: Study, folder: Path) -> set[tuple[str, str]]:
-    """The sites and months that rows are there of; none before the first rows."""
-    if "{month}" not in study.pattern:
-        try:
-            return {(site, "") for site in study.row_files(folder)}
-        except StudyError:
-            return set()
-    shape = (
-        re.escape(study.pattern).replace(r"\{site\}", "(?P<site>[^/]+)").replace(r"\{month\}", r"(?P<month>\d{4}-\d\d)")
-    )
-    paths = folder.glob(study.pattern.replace("{site}", "*").replace("{month}", "*"))
-    found = (re.fullmatch(shape, path.relative_to(folder).as_posix()) for path in paths)
-    return {(study.site or one["site"], one["month"]) for one in found if one}
+    """The sites and months that rows are there of, by the names of the files, else by what they hold; none before the
+    first rows.
+    """
+    names = {r"\{site\}": "(?P<site>[^/]+)", r"\{month\}": r"(?P<month>\d{4}-\d\d)"}
+    shape = re.escape(study.pattern)
+    for name, group in names.items():
+        shape = shape.replace(name, group)
+    parts = set[tuple[str, str]]()
+    for path in folder.glob(study.pattern.replace("{site}", "*").replace("{month}", "*")):
+        if told := re.fullmatch(shape, path.relative_to(folder).as_posix()):
+            named = {"site": study.site, "month": "", **told.groupdict()}
+            parts |= {(named["site"] or site, named["month"] or month) for site, month in sites_and_months(study, path)}
+    return parts

@@ -4,7 +4,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, TypeAdapter, ValidationError, ValidationInfo, model_validator
 
 from pipelines.study_fields import (
     Arms,
@@ -104,6 +104,7 @@ class _Sited(Strict):
 class Study(_Sited):
     """Two arms compared."""
 
+    _month: str = PrivateAttr("")
     kind: Literal["two_arms"] = "two_arms"
     training_phase: str = ""
     arms: Arms
@@ -148,10 +149,26 @@ class Study(_Sited):
         return tuple(dict.fromkeys(known))
 
     def of(self, month: str) -> "Study":
-        """The study of one month (2013-01): `{month}` in `rows` stands for it, and it is the training phase."""
+        """The study of one month (2013-01), which is the training phase: `{month}` in `rows` stands for it, or only
+        the rows whose time lies in it are counted.
+        """
         if not month:
             return self
-        return self.model_copy(update={"rows": self.pattern.replace("{month}", month), "training_phase": month})
+        if "{month}" in self.pattern:
+            return self.model_copy(update={"rows": self.pattern.replace("{month}", month), "training_phase": month})
+        one = self.model_copy()
+        one._month = month
+        return one
+
+    @property
+    def phase(self) -> str | None:
+        """The training phase of all its packets; None where that is each packet's period."""
+        return self._month or (None if self.period else self.training_phase)
+
+    @property
+    def month(self) -> date | None:
+        """The first day of the month whose rows alone are counted; None: all are."""
+        return date.fromisoformat(f"{self._month}-01") if self._month else None
 
 
 class MetricLog(_Sited):

@@ -18,6 +18,7 @@ from pipelines.demo import Loop
 from pipelines.shared_router import serving
 from pipelines.sources import FLIGHTS, sources
 from pipelines.study import StudyError
+from qis_connectors.client import RouterClient
 
 STUDY = """
 study: falls
@@ -106,6 +107,41 @@ def test_rows_that_come_month_by_month_are_partitions_by_month(own, tmp_path, in
     assert run.success
     (packet,) = pq.read_table(own / "sites" / "north" / "2025-12" / "packets.parquet").to_pylist()
     assert (packet["node_id"], packet["training_phase"]) == ("north", "2025-12")
+
+
+def test_one_table_of_many_sites_and_months_is_partitions_too(own, tmp_path, instance):
+    study = STUDY.replace("rows/{site}.csv", "rows.csv\nsite_column: ward")
+    study = study.replace("time: year", "time: day\nperiod: month")
+    (own / "study.yaml").write_text(study, encoding="utf-8")
+    lines = ["ward,rails,fell,day"]
+    for ward, month, events in (("north", 1, 20), ("north", 3, 30), ("south", 3, 45)):
+        lines += [f"{ward},up,{int(n < events)},2026-{month:02}-{1 + n % 28:02}" for n in range(100)]
+        lines += [f"{ward},down,{int(n < 40)},2026-{month:02}-{1 + n % 28:02}" for n in range(90)]
+    (own / "rows.csv").write_text("\n".join(lines), encoding="utf-8")
+    (falls,) = sources(tmp_path)[2:]
+    assert (falls.sites, falls.months) == (("north", "south"), ("2026-01", "2026-03"))
+    definitions = definitions_of(tmp_path, falls)
+    full, empty = (190, 1), (0, 0)
+    there = {"2026-01|north": full, "2026-03|north": full, "2026-02|north": empty, "2026-03|south": full}
+    told = {}
+    with serving(tmp_path) as url:
+        for part in there:
+            run = execute(instance, tmp_path, part, source=falls, definitions=definitions, router=url)
+            assert run.success
+            told[part] = made(run)["site_rows"]["rows kept at the site"], made(run)["staged_packets"]["packets"]
+        with RouterClient(url) as client:
+            packets = client.read("*").table.to_pylist()
+    assert told == {
+        "2026-01|north": (190, 1),
+        "2026-03|north": (190, 1),
+        "2026-02|north": (0, 0),
+        "2026-03|south": (190, 1),
+    }
+    assert sorted((one["node_id"], one["training_phase"], one["sample_count"]) for one in packets) == [
+        ("north", "2026-01", 190),
+        ("north", "2026-03", 190),
+        ("south", "2026-03", 190),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -62,3 +62,24 @@ def test_a_packet_is_held_against_the_rows_behind_it_and_no_others(study, tmp_pa
     for _, release in releases(loose, tmp_path):
         (finding,) = gate(study, rows, release.packets)
         assert finding.wrong == 4
+
+
+def test_means_in_their_own_unit_and_packets_of_many_periods_meet_the_expectations(tmp_path):
+    from dagster_project.checks.expectations import meet_expectations
+
+    study = {**STUDY, "period": "quarter", "strata": [], "site": "a", "effect": "mean_difference"}
+    del study["site_column"]
+    study["outcome"] = {"kind": "continuous", "column": "grams", "better": "higher"}
+    rows = [
+        {"day": date(2024, month, 1 + at % 28), "treated": treated, "grams": 3000.0 + 50 * treated + at % 97}
+        for month in (1, 5)
+        for treated in (True, False)
+        for at in range(120)
+    ]
+    pl.DataFrame(rows).write_parquet(tmp_path / "rows.parquet")
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+    loaded = load(tmp_path / "study.yaml")
+    ((_, release),) = releases(loaded, tmp_path)
+    assert release.packets["training_phase"].to_pylist() == ["2024-Q1", "2024-Q2"]
+    assert min(release.packets["metric_delta"].to_pylist()) > 40
+    assert not [finding for finding in meet_expectations(release.packets, loaded, "a") if finding.wrong]

@@ -59,10 +59,19 @@ def _expectations(study: Study, site: str) -> "list[Expectation]":
         "node_id": site,
         "domain": study.domain,
         "problem_type": study.problem_type,
-        "training_phase": study.training_phase,
         "metric_name": study.effect,
         "intervention_type": study.intervention.type,
     }
+    if study.phase is not None:
+        same["training_phase"] = study.phase
+    # A mean is in its own unit, and so is the difference of two.
+    ranges = {
+        "binary": [between("metric_value", 0, 1)],
+        "count": [between("metric_value", 0, None)],
+        "time_to_event": [between("metric_value", 0, None)],
+    }.get(study.outcome.kind, [])
+    if study.effect != "mean_difference":
+        ranges.append(between("metric_delta", -LARGEST_EFFECT, LARGEST_EFFECT))
     return [
         gxe.ExpectTableColumnsToMatchOrderedList(column_list=OUTCOME_PACKET_SCHEMA.names),
         *(gxe.ExpectColumnValuesToBeInSet(column=column, value_set=[value]) for column, value in same.items()),
@@ -71,9 +80,8 @@ def _expectations(study: Study, site: str) -> "list[Expectation]":
             gxe.ExpectColumnValuesToNotBeNull(column=column)
             for column in ("packet_id", "raw_data_hash", "metric_delta")
         ),
-        between("metric_delta", -LARGEST_EFFECT, LARGEST_EFFECT),
+        *ranges,
         between("metric_stderr", 0, None, strict=True),
-        between("metric_value", 0, 1),
         between("confidence", 0, 1),
         between("outcome_decile", 1, 10),
         between("sample_count", 1, None),
