@@ -15,13 +15,9 @@ def audit(study: AnyStudy, folder: Path, packets: pa.Table, engine: Engine = "po
     that are at the site today give its raw_data_hash."""
     if isinstance(study, Study) and study.noise:
         # The commitment is to the rows, whatever noise said of them and the gate of that.
-        study = study.model_copy(
-            update={
-                "noise": None,
-                "gate": Gate.model_construct(min_cell=1, per_number=0),
-                "linter": Linter.model_construct(too_few="send"),
-            }
-        )
+        why = "an audit sends nothing"
+        open_ = {"gate": Gate(min_cell=1, per_number=0, why=why), "linter": Linter(too_few="send", why=why)}
+        study = study.model_copy(update={"noise": None, **open_})
     made = [release.packets for _, release in releases(study, folder, engine)]
     today = {(row["node_id"], row["raw_data_hash"]) for table in made for row in table.to_pylist()}
     rows = [

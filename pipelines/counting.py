@@ -61,6 +61,8 @@ def grouped(study: AnyStudy, frame: nw.LazyFrame[Any], rows: Path) -> nw.LazyFra
     for column in (*keys, *_summed(study), *_contributor(study)):
         if column != CONTRIBUTOR and column not in types:
             raise StudyError(f"{rows}: there is no column {column!r}; there are {', '.join([*types][:20])}")
+        if frame.implementation.is_spark_like() and set(column) & set(".`"):
+            raise StudyError(f"{rows}: Spark reads {column!r} as a path; --engine duckdb takes it as a name")
     if isinstance(study, Study) and study.period:
         frame = in_periods(frame, study, types, rows)
         if study.month:

@@ -102,11 +102,14 @@ def _delta_on_spark(rows: Path) -> "DataFrame":
     schema = StructType.fromJson(table.spark_schema)
     if not table.files:
         return session.createDataFrame([], schema)
-    folders = session.createDataFrame(table.folders)
-    inside = StructType([field for field in schema.fields if field.name not in folders.columns])
+    folders = table.folders
+    inside = StructType([field for field in schema.fields if field.name not in folders.column_names])
+    read = session.read.schema(inside).parquet(*table.files)
+    if inside == schema:
+        return read
     # What the folders are named for comes from Delta's log: Spark misreads a name that is not ASCII.
-    read = session.read.schema(inside).parquet(*table.files).withColumn("qis file", col("_metadata.file_name"))
-    return read.join(broadcast(folders), "qis file").select(*schema.names)
+    told = broadcast(session.createDataFrame(folders))
+    return read.withColumn("qis file", col("_metadata.file_name")).join(told, "qis file").select(*schema.names)
 
 
 def _answer(rows: Path, engine: Engine, query: Query) -> nw.LazyFrame[Any]:

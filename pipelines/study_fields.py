@@ -153,7 +153,8 @@ class Noise(Strict):
     `epsilon`, and what all of them cost together never exceeds `budget`. Cells are gated as the noise leaves them.
 
     What it covers is the packets' numbers. Which strata and periods there are, the context and that a site takes part
-    are told as they are, and releases without noise of the same rows cost what no budget counts.
+    are told as they are, and releases without noise of the same rows cost what no budget counts. Each distillation that
+    is written, staged or sent is a release; its packets may be deposited again for nothing.
     """
 
     epsilon: Annotated[float, Field(gt=0, le=20)]

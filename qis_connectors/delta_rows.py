@@ -17,14 +17,15 @@ class DeltaRowsError(QisError):
 
 
 class DeltaRows:
-    """The newest version of the table in the folder `path`. DeltaRowsError where it asks for more than files, such as
-    deletion vectors."""
+    """The newest version of the table in the folder `path`; `dataset` is all of it as a pyarrow dataset.
+
+    DeltaRowsError where it asks for more than files, such as deletion vectors.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
             self._table = DeltaTable(path)
             self.dataset = self._table.to_pyarrow_dataset()
-            """As a pyarrow dataset, with the columns its folders are named for."""
         except DeltaError as error:
             why = str(error).splitlines()[0]
             raise DeltaRowsError(
@@ -39,7 +40,8 @@ class DeltaRows:
     def folders(self) -> pa.Table:
         """What the folders are named for: a row a file, its name (no two have one) under `qis file` and the values."""
         actions = pa.table(self._table.get_add_actions(flatten=True))
-        of = {name.removeprefix("partition."): actions[name] for name in actions.column_names if "partition." in name}
+        partitions = [name for name in actions.column_names if name.startswith("partition.")]
+        of = {name.removeprefix("partition."): actions[name] for name in partitions}
         names = [unquote(path).rsplit("/", 1)[-1] for path in actions["path"].to_pylist()]
         return pa.table({"qis file": pa.array(names, pa.string()), **of})
 

@@ -6,13 +6,13 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from visits import SPARK
 
 from pipelines.distill import distill
-from pipelines.engine import scan, spark_is_here
+from pipelines.engine import scan
 from pipelines.study import Study
 from qis_connectors.delta_rows import DeltaRows, DeltaRowsError
 
-SPARK = pytest.param("spark", marks=pytest.mark.skipif(spark_is_here() is not None, reason=str(spark_is_here())))
 WARDS = ("x y", "Ж/é", "01", None)
 SCHEMA = pa.schema([("arm", pa.string()), ("ward", pa.string()), ("day", pa.date32()), ("pressure", pa.float64())])
 

@@ -10,30 +10,18 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from visits import BASE, KINDS, SPARK, VISITS, study, visits
 
 from pipelines.distill import distill
 from pipelines.effects import MEASURES, Cells
-from pipelines.engine import spark_is_here
 from pipelines.means import Means, Moments, mean_difference, standardised_mean_difference
 from pipelines.rates import Events, Rates, log_rate_ratio
 from pipelines.shipped import shipped
-from pipelines.study import EFFECTS, Study
+from pipelines.study import EFFECTS
 from pipelines.study_fields import Query
 from pipelines.survival import AtTime, Survival, log_hazard_ratio, log_rank
-from qis_connectors.errors import QisError
 from qis_connectors.packet import MAX_BYTES_WITH_LIKELIHOOD, wire_bytes
 
-SPARK = pytest.param("spark", marks=pytest.mark.skipif(spark_is_here() is not None, reason=str(spark_is_here())))
-EXACT = {"too_few": "send", "why": "public"}
-BASE = {
-    "study": "s",
-    "domain": "a.b",
-    "problem_type": "p",
-    "site": "x",
-    "intervention": {"type": "t"},
-    "time": 1974,
-    "linter": EXACT,
-}
 ROSSI = {
     **BASE,
     "rows": "rossi.csv",
@@ -49,10 +37,6 @@ PENGUINS = {
     "effect": "mean_difference",
     "strata": ["species"],
 }
-
-
-def study(of: dict[str, object], **changes: object) -> Study:
-    return Study.model_validate({**of, **changes})
 
 
 @pytest.mark.parametrize("engine", ["polars", "duckdb", SPARK])
@@ -100,37 +84,6 @@ def _copied(name: str) -> Path:
     path = _FOLDER["here"] / name
     path.write_bytes(shipped(f"data/{name}").read_bytes())
     return path
-
-
-def visits(n: int = 4000) -> pl.DataFrame:
-    """People of two arms in three wards over two quarters, with outcomes of every kind, some missing."""
-    at = pl.int_range(n)
-    return pl.select(
-        arm=pl.when(at % 2 == 0).then(pl.lit("new")).otherwise(pl.lit("old")),
-        ward=pl.concat_str(pl.lit("Ж"), (at // 7 % 3).cast(pl.String)),
-        day=pl.date(2026, 1, 1) + pl.duration(days=at % 170),
-        cured=pl.when(at % 97 == 0).then(None).otherwise((at * 7919 % 10) < 4 + at % 2),
-        pressure=pl.when(at % 89 == 0).then(None).otherwise(120 + (at * 104729 % 1000) / 37 - 3.0 * (at % 2)),
-        falls=(at * 31 % 11 == 0).cast(pl.Int64) + (at * 17 % 13 == 0).cast(pl.Int64),
-        years=0.5 + (at % 8) / 4,
-        ended=(at * 7919 % 10) < 3 + at % 2,
-        weeks=(at * 13 % 52) + 1,
-    )
-
-
-KINDS = {
-    "binary": {"column": "cured", "event": True, "better": "higher"},
-    "continuous": {"kind": "continuous", "column": "pressure", "better": "lower"},
-    "count": {"kind": "count", "column": "falls", "exposure": "years", "better": "lower"},
-    "time_to_event": {
-        "kind": "time_to_event",
-        "column": "ended",
-        "event": True,
-        "duration": "weeks",
-        "better": "lower",
-    },
-}
-VISITS = {**BASE, "rows": "visits.parquet", "arms": {"column": "arm", "treated": "new", "control": "old"}}
 
 
 @pytest.mark.parametrize("engine", ["duckdb", SPARK])
@@ -230,34 +183,6 @@ def test_every_table_has_a_finite_weight_or_a_reason(cells, measure):
         effect, stderr = table.effect(measure)
         assert abs(effect) < 20
         assert 0 < stderr < 20
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    arms=st.lists(st.sampled_from(["new", "old", "other", None]), min_size=1, max_size=60),
-    outcomes=st.lists(st.one_of(st.none(), st.floats(allow_infinity=False, width=32)), min_size=60, max_size=60),
-    name=st.text(min_size=1, max_size=8).filter(lambda text: text.isprintable() and '"' not in text),
-)
-def test_any_table_gives_packets_or_one_line(tmp_path_factory, arms, outcomes, name):
-    """Missing, constant, one arm, huge values, names in any script: the same on Polars and DuckDB, no traceback."""
-    file = tmp_path_factory.mktemp("any") / "t.parquet"
-    column = f"{name}!"
-    pl.DataFrame(
-        {"arm": arms, column: outcomes[: len(arms)]}, schema={"arm": pl.String, column: pl.Float64}
-    ).write_parquet(file)
-    outcome = {"kind": "continuous", "column": column, "better": "lower"}
-    plan = study(
-        VISITS, outcome=outcome, effect="mean_difference", gate={"min_cell": 1, "per_number": 0, "why": "test"}
-    )
-    said = []
-    for engine in ("polars", "duckdb"):
-        try:
-            release = distill(plan, "x", file, engine)
-            said.append(release.withheld or [f"{one:.5g}" for one in release.packets["metric_stderr"].to_pylist()])
-        except QisError as error:
-            said.append(str(error))
-    assert said[0] == said[1]
-    assert "\n" not in str(said[0])
 
 
 def test_missing_values_are_declared_and_bounded(tmp_path):
