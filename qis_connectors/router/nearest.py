@@ -15,10 +15,10 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from statistics import NormalDist
 from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from usearch.index import Index
 
 from qis_connectors.kernels import NONE, Category, Exact, Kernel, Numeric, PathPrefix, Rows, Values, number, said
 from qis_connectors.similarity import Context, Definition, Encoded
@@ -41,7 +41,7 @@ class Nearest:
     def __init__(self, definition: Definition, encoded: Encoded) -> None:
         self._definition, self._encoded = definition, encoded
         self._weights = _shares(definition)
-        self._index: Index | None = None
+        self._index: Any = None
         self._built = self._wanted = 0
         self._thread: Thread | None = None
         self._is_closed = Event()
@@ -79,6 +79,8 @@ class Nearest:
             rows = np.arange(self._built, min(self._built + CHUNK_ROWS, self._wanted))
             vectors = self._stored(rows)
             if self._index is None:
+                from usearch.index import Index  # where there are so many; other routers need not load it
+
                 self._index = Index(
                     ndim=vectors.shape[1], metric="ip", dtype="f16", expansion_add=64, expansion_search=EXPANSION
                 )
