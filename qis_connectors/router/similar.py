@@ -48,9 +48,10 @@ class Similar:
         definition = self.definition(similar_to, pattern)
         own, index = context_of(similar_to.context), self.index(definition)
         least = threshold_of(similar_to, definition)
+        index.keep_up()
 
-        def score(contexts: pa.StringArray) -> Scores:
-            scores = index.scores_of(own, contexts)
+        def score(packets: pa.RecordBatch) -> Scores:
+            scores = index.scores_of(own, packets)
             return np.where(scores >= least, scores, np.nan)
 
         return score
