@@ -101,7 +101,7 @@ def measured(nodes: int, reach: float) -> Round:
 def one_node(client: RouterClient, counted: RouterClient, own: Context, since: int, sent: list[int]) -> list[float]:
     """The figures of a Round. Bytes are counted on a second read: the way that counts them takes time of its own."""
     start = time.perf_counter()
-    client.similar(own, DEFINITION.threshold, DEFINITION.name)
+    client.similar(own, DEFINITION.name)
     middle = time.perf_counter()
     received = client.read(HERE, since=since, similar_to=similar(own)).table.num_rows
     end = time.perf_counter()

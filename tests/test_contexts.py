@@ -161,4 +161,4 @@ def test_many_threads_at_once_get_their_scores(log):
         thread.join()
     assert wrong == []
     index.scores_of(found[0], texts)
-    assert len(index.seen) == len({json.dumps(context) for context in found})
+    assert len(index.texts) == len({json.dumps(context) for context in found})

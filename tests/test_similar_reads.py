@@ -134,7 +134,10 @@ def test_spark_asks_with_options(url, sites, spark):
         ("x", "request field 'similar_to': 'x' is not an object with a context"),
         ({}, "request field 'context': None is not a JSON object"),
         ({"context": []}, "request field 'context': [] is not a JSON object"),
-        ({"context": {}, "treshold": 1}, "request field 'similar_to.treshold' is not known"),
+        (
+            {"context": {}, "treshold": 1},
+            "request field 'similar_to': 'treshold' is not one of context, threshold, definition",
+        ),
         ({"context": {}, "threshold": 1.1}, "request field 'threshold': 1.1 is not a number from 0 to 1"),
         ({"context": {}, "threshold": True}, "request field 'threshold': True is not a number"),
         ({"context": {}, "threshold": float("nan")}, "request field 'threshold': nan is not a number"),
@@ -177,13 +180,13 @@ def test_columns_and_thresholds_need_somebody_to_be_similar_to(url, qis):
 def test_a_router_tells_its_definitions_and_who_is_similar(url, sites):
     with RouterClient(url) as client:
         assert NEAR in client.definitions()
-        found = client.similar(OWN, 0.5, "near-latitude")
+        found = client.similar(OWN, "near-latitude", 0.5)
         by_latitude = {
             context_of(text)["latitude"]: score for text, score in zip(*found.to_pydict().values(), strict=True)
         }
         assert sorted(by_latitude.values(), reverse=True) == found["score"].to_pylist()
         assert set(by_latitude.values()) == set(wanted(sites, 0.5).values())
-        assert client.similar(OWN, 0.0, "near-latitude", limit=2).num_rows == 2
+        assert client.similar(OWN, "near-latitude", 0.0, limit=2).num_rows == 2
 
 
 def test_two_definitions_of_one_name_and_a_folder_that_is_none_are_refused(tmp_path):

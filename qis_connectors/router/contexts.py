@@ -20,7 +20,7 @@ from qis_connectors.router.packet_log.view import View
 from qis_connectors.similarity import Context, Definition, context_of
 
 MAX_CONTEXTS = 1 << 20
-"""Texts that are remembered, some 300 bytes each; others are read anew whenever they are met."""
+"""Texts that are remembered, some 500 bytes each; others are read anew whenever they are met, and not looked up."""
 
 MAX_PACKETS = 1 << 24
 """Packets whose context is known by their cursor, 12 bytes each; of others it is read from the packet itself."""
@@ -36,7 +36,7 @@ class Contexts:
 
     def __init__(self, definition: Definition, log: PacketLog) -> None:
         self.definition = definition
-        self.seen: list[Context] = []  # what the definition sees of each row
+        self.texts: list[str | None] = []  # of each row, as it was first met
         self._log, self._reached = log, 0
         self._encoded = definition.encode([])
         self._row_of_text: dict[str | None, int] = {}
@@ -60,7 +60,7 @@ class Contexts:
         """What is known of contexts that score at least `threshold` with `own`, at most so many, best first."""
         rows, scores = self.search(own, threshold, most)
         best = np.argsort(-scores, kind="stable")[:most]
-        return [(self.seen[rows[at]], float(scores[at])) for at in best]
+        return [(self._seen(context_of(self.texts[rows[at]])), float(scores[at])) for at in best]
 
     def search(self, own: Context, threshold: float, most: int) -> tuple[Rows, Scores]:
         """The rows that score at least `threshold`, in no order; above EXACT_ROWS perhaps not all of them, and where
@@ -140,19 +140,22 @@ class Contexts:
         return True
 
     def _add(self, texts: Sequence[str | None]) -> None:
-        fresh: list[Context] = []
+        fresh: dict[str | None, Context] = {}
         rows = []
         for text in texts:
-            context = context_of(text)
-            seen = {name: context[name] for name in self.definition.fields if context.get(name) is not None}
+            seen = self._seen(context_of(text))
             key = tuple(said(seen.get(name)) for name in self.definition.fields)
-            following = len(self.seen) + len(fresh)
+            following = len(self.texts) + len(fresh)
             rows.append(self._row_of_values.setdefault(key, following))
             if rows[-1] == following:
-                fresh.append(seen)
-        self._encoded.add(fresh)
-        self.seen += fresh
+                fresh[text] = seen
+        self._encoded.add(list(fresh.values()))
+        self.texts += fresh
         self._row_of_text.update(zip(texts, rows, strict=True))  # last: who finds a text finds its row
+
+    def _seen(self, context: Context) -> Context:
+        """What the definition looks at."""
+        return {name: context[name] for name in self.definition.fields if context.get(name) is not None}
 
 
 def _texts(contexts: pa.DictionaryArray) -> tuple[list[str | None], Rows]:

@@ -49,7 +49,7 @@ _ACTIONS = {
     "commit": 'all of a transaction becomes visible; {"transaction": ID} gives its receipt, however often',
     "abort": 'all of a transaction is dropped; {"transaction": ID}',
     "definitions": "the similarity definitions that readers can name, a result each",
-    "similar": 'the contexts known here that are similar to {"v": 1, "context": {...}}, best first',
+    "similar": 'the known contexts that are similar to {"v": 1, "context": {...}, "definition": NAME}, best first',
     "register_profile": 'interest in {"v": 1, "node_id": ..., "address": ..., "context": {...}} gives {"profile": ID}',
     "profiles": "those that are registered, a result each",
     "drop_profile": 'ends {"profile": ID}',
