@@ -136,7 +136,7 @@ def test_spark_asks_with_options(url, sites, spark):
         ({"context": []}, "request field 'context': [] is not a JSON object"),
         (
             {"context": {}, "treshold": 1},
-            "request field 'similar_to': 'treshold' is not one of context, threshold, definition",
+            "request field 'similar_to': 'treshold' is not one of context,",
         ),
         ({"context": {}, "threshold": 1.1}, "request field 'threshold': 1.1 is not a number from 0 to 1"),
         ({"context": {}, "threshold": True}, "request field 'threshold': True is not a number"),
