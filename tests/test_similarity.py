@@ -5,7 +5,7 @@ from math import exp
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from similar_sites import MANY, definition, write
 
@@ -164,6 +164,7 @@ CONTEXTS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(CONTEXTS, st.integers(0, 11))
 def test_scores_are_symmetric_bounded_and_the_same_however_they_are_asked_for(contexts, at):
     one = definition()
