@@ -1,13 +1,16 @@
-"""docs/answers.md, what can be asked, from the headers of sql/, and docs/study.schema.json, what a study file may hold.
-`make docs` writes both, and tests hold them to where they are from."""
+"""docs/answers.md, what can be asked, from the headers of sql/; docs/study.schema.json and similarity.schema.json, what
+a study file and a similarity definition may hold. `make docs` writes them, and tests hold them to where they are from.
+"""
 
 import json
 
 from pipelines.shipped import shipped
 from pipelines.study import schema
 from pipelines.synthesize import Statement, answers, plan, statements
+from qis_connectors.similarity import Definition
 
 SCHEMA = "docs/study.schema.json"
+SIMILARITY_SCHEMA = "docs/similarity.schema.json"
 HEAD = """# Answers
 
 Each is one file of [sql/](../sql), asked for by its name: `qis synthesize pooled --table my-packets`. This page is made
@@ -28,6 +31,12 @@ def study_schema() -> str:
     return json.dumps(schema(), indent=2, sort_keys=True) + "\n"
 
 
+def similarity_schema() -> str:
+    """The same of a similarity definition."""
+    told = {"title": "QIS similarity definition", **Definition.model_json_schema()}
+    return json.dumps(told, indent=2, sort_keys=True) + "\n"
+
+
 def _section(statement: Statement) -> str:
     steps = ", ".join(f"[{step.name}](../sql/{step.name}.sql)" for step in plan(statement.name)[:-1])
     return f"""
@@ -45,3 +54,4 @@ if __name__ == "__main__":
     root = shipped("sql").parent
     (root / "docs" / "answers.md").write_text(markdown(), encoding="utf-8")
     (root / SCHEMA).write_text(study_schema(), encoding="utf-8")
+    (root / SIMILARITY_SCHEMA).write_text(similarity_schema(), encoding="utf-8")

@@ -1,11 +1,12 @@
 """The relation `similar_contexts` of sql/: who is similar to whom at each address, scored by the one formula."""
 
-from collections.abc import Iterator
 from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from qis_connectors.kernels import Rows, Scores
 from qis_connectors.similarity import Definition, Definitions, context_of
 
 MOST_SIMILAR = 1000
@@ -30,26 +31,34 @@ def similar_contexts(contexts: pa.Table, definitions: Definitions) -> pa.Table:
     for address in contexts["address"].unique().to_pylist():
         definition = definitions.of_domain(unquote(address.partition("/")[0]))
         if definition is not None:
-            texts = contexts.filter(pa.compute.equal(contexts["address"], address))["context"].combine_chunks()
-            parts += _pairs(address, texts, definition)
+            texts = contexts.filter(pc.equal(contexts["address"], address))["context"].combine_chunks()
+            parts.append(_pairs(address, texts, definition))
     return pa.concat_tables(parts)
 
 
-def _pairs(address: str, texts: pa.StringArray, definition: Definition) -> Iterator[pa.Table]:
+def _pairs(address: str, texts: pa.StringArray, definition: Definition) -> pa.Table:
     contexts = [context_of(text) for text in texts.to_pylist()]
     encoded = definition.encode(contexts)
-    for at, own in enumerate(contexts):
-        scores = definition.scores(own, encoded)
-        scores[scores < definition.threshold] = 0
-        rows = np.flatnonzero(scores)
-        if len(rows) > MOST_SIMILAR:
-            rows = np.sort(rows[np.argpartition(-scores[rows], MOST_SIMILAR)[:MOST_SIMILAR]])
-        rows = np.union1d(rows, [at])
-        columns = [
-            pa.repeat(pa.scalar(address), len(rows)),
-            pa.repeat(texts[at], len(rows)),
-            texts.take(pa.array(rows)),
-            pa.array(scores[rows]),
-            pa.repeat(pa.scalar(f"{definition.name} {definition.version}"), len(rows)),
-        ]
-        yield pa.Table.from_arrays(columns, schema=SCHEMA)
+    found = [
+        _most_similar(definition.scores(own, encoded), definition.threshold, at) for at, own in enumerate(contexts)
+    ]
+    rows = np.concatenate([one for one, _ in found])
+    own = np.repeat(np.arange(len(contexts)), [len(one) for one, _ in found])
+    columns = [
+        pa.repeat(pa.scalar(address), len(rows)),
+        texts.take(pa.array(own)),
+        texts.take(pa.array(rows)),
+        pa.array(np.concatenate([scores for _, scores in found])),
+        pa.repeat(pa.scalar(f"{definition.name} {definition.version}"), len(rows)),
+    ]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def _most_similar(scores: Scores, threshold: float, own: int) -> tuple[Rows, Scores]:
+    """The rows that are similar enough, and their scores; `own` is always among them."""
+    scores[scores < threshold] = 0
+    rows = np.flatnonzero(scores)
+    if len(rows) > MOST_SIMILAR:
+        rows = rows[np.argpartition(-scores[rows], MOST_SIMILAR)[:MOST_SIMILAR]]
+    rows = np.union1d(rows, [own])
+    return rows, scores[rows]

@@ -173,10 +173,11 @@ class RouterClient:
         return [Definition.model_validate(one) for one in self._act_all("definitions", {"v": 1})]
 
     def similar(
-        self, context: dict[str, Any], threshold: float | None = None, definition: str | None = None, limit: int = 100
+        self, context: dict[str, Any], definition: str, threshold: float | None = None, limit: int = 100
     ) -> pa.Table:
         """Who is similar: `context` (JSON text of what the definition sees) and `score` of the contexts that the router
-        knows and that score at least `threshold` with this one, best first, at most `limit`.
+        knows and that score at least `threshold` with this one by the definition of that name, best first, at most
+        `limit`.
 
         Above some 100,000 distinct contexts it may miss a few: they are looked up in an approximate index.
         """

@@ -29,8 +29,8 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class _Column:
-    """A growing array, a value a context."""
+class Column:
+    """A growing array. What is in it stays as it is, so that it can be read while it grows."""
 
     def __init__(self, kind: type[np.generic]) -> None:
         self._room = np.empty(0, kind)
@@ -40,7 +40,7 @@ class _Column:
     def array(self) -> NDArray[Any]:
         return self._room[: self._size]
 
-    def append(self, values: Sequence[float]) -> None:
+    def append(self, values: Sequence[float] | NDArray[Any]) -> None:
         end = self._size + len(values)
         if end > len(self._room):
             room = np.empty(max(end, 2 * len(self._room)), self._room.dtype)
@@ -50,7 +50,7 @@ class _Column:
         self._size = end
 
 
-class Numbers(_Column):
+class Numbers(Column):
     """A field of many contexts: float64, NaN where one has no number there."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Numbers(_Column):
         self.append([number(value) for value in values])
 
 
-class Values(_Column):
+class Values(Column):
     """A field of many contexts: the distinct values, and for each context which of them it has, NONE for none."""
 
     def __init__(self) -> None:
@@ -87,8 +87,8 @@ class Paths(Values):
     def __init__(self) -> None:
         super().__init__()
         self._part_of: dict[tuple[int, str], int] = {}
-        self._levels = [_Column(np.int32) for _ in range(LEVELS)]
-        self._lengths = _Column(np.int32)
+        self._levels = [Column(np.int32) for _ in range(LEVELS)]
+        self._lengths = Column(np.int32)
 
     def add(self, values: Sequence[object]) -> None:
         super().add([value if isinstance(value, str) else None for value in values])

@@ -221,7 +221,7 @@ def _similar(value: object) -> SimilarTo:
         raise RequestError(f"request field 'similar_to': {value!r:.60} is not an object with a context")
     for name in value:
         if name not in _SIMILAR_FIELDS:
-            raise RequestError(f"request field 'similar_to.{name:.60}' is not known; {', '.join(_SIMILAR_FIELDS)} are")
+            raise RequestError(f"request field 'similar_to': {name!r:.60} is not one of {', '.join(_SIMILAR_FIELDS)}")
     context, threshold, definition = (value.get(name) for name in _SIMILAR_FIELDS)
     if not isinstance(context, dict):
         raise RequestError(f"request field 'context': {context!r:.60} is not a JSON object")

@@ -8,11 +8,13 @@ import pyarrow as pa
 import pytest
 from similar_sites import HERE, definition
 
+from qis_connectors.address import Pattern
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, complete
 from qis_connectors.router import contexts
 from qis_connectors.router.contexts import Contexts
 from qis_connectors.router.nearest import Nearest
 from qis_connectors.router.packet_log.log import PacketLog
+from qis_connectors.router.packet_log.view import View
 
 ROWS = 6000
 RECALL = 0.97
@@ -109,16 +111,40 @@ def test_more_contexts_than_are_remembered_are_scored_all_the_same(log, monkeypa
     index = Contexts(one, log)
     expected = one.scores(found[0], one.encode([*found, {}]))
     for width in (5, 51):
-        texts = pa.array([*map(json.dumps, found), None])
+        texts = pa.record_batch({"context": [*map(json.dumps, found), None]})
         for at in range(0, 51, width):
             scores = index.scores_of(found[0], texts.slice(at, width))
             assert scores.tolist() == expected[at : at + width].tolist()
 
 
+def test_packets_are_known_by_their_cursors_once_the_index_has_kept_up(log, packet_row, monkeypatch):
+    one, found = definition(threshold=0.5), drawn(200)
+    index, own = Contexts(one, log), found[3]
+    expected = one.scores(own, one.encode([*found, *found[:50]]))
+
+    def read():
+        batches = View(log, Pattern(HERE)).after(0, ["context"])
+        return np.concatenate([index.scores_of(own, batch) for batch, _ in batches]).tolist()
+
+    store(log, packet_row, found)
+    store(log, packet_row, found[:50], "m")
+    assert read() == expected.tolist()
+    assert index._mapped == 0
+    index.keep_up()
+    index._thread.join()
+    assert index._mapped == 250
+    monkeypatch.setattr(contexts, "_texts", None)  # no text is looked at any more
+    assert read() == expected.tolist()
+    monkeypatch.undo()
+    store(log, packet_row, found[50:60], "late")  # a batch with some that are new
+    assert read() == [*expected, *one.scores(own, one.encode(found[50:60]))]
+    index.close()
+
+
 def test_many_threads_at_once_get_their_scores(log):
     one, found = definition(), drawn(400)
     index, wrong = Contexts(one, log), []
-    texts = pa.array([json.dumps(context) for context in found])
+    texts = pa.record_batch({"context": [json.dumps(context) for context in found]})
 
     def ask(seed):
         draw = np.random.default_rng(seed)
@@ -135,4 +161,4 @@ def test_many_threads_at_once_get_their_scores(log):
         thread.join()
     assert wrong == []
     index.scores_of(found[0], texts)
-    assert len(index.seen) == len({json.dumps(context) for context in found}) + 1  # and what says nothing
+    assert len(index.texts) == len({json.dumps(context) for context in found})

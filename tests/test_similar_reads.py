@@ -1,6 +1,8 @@
 """Readers who ask for similar sites: each way of asking, and what is refused."""
 
 import json
+import re
+import shlex
 
 import pyarrow as pa
 import pytest
@@ -18,6 +20,7 @@ from qis_connectors.request import similar
 from qis_connectors.router import Router
 from qis_connectors.similarity import context_of, load
 
+BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 NEAR = load(shipped("similarity") / "clinical.tuberculosis.yaml")
 OWN = {"latitude": 44}
 
@@ -131,7 +134,10 @@ def test_spark_asks_with_options(url, sites, spark):
         ("x", "request field 'similar_to': 'x' is not an object with a context"),
         ({}, "request field 'context': None is not a JSON object"),
         ({"context": []}, "request field 'context': [] is not a JSON object"),
-        ({"context": {}, "treshold": 1}, "request field 'similar_to.treshold' is not known"),
+        (
+            {"context": {}, "treshold": 1},
+            "request field 'similar_to': 'treshold' is not one of context,",
+        ),
         ({"context": {}, "threshold": 1.1}, "request field 'threshold': 1.1 is not a number from 0 to 1"),
         ({"context": {}, "threshold": True}, "request field 'threshold': True is not a number"),
         ({"context": {}, "threshold": float("nan")}, "request field 'threshold': nan is not a number"),
@@ -174,13 +180,13 @@ def test_columns_and_thresholds_need_somebody_to_be_similar_to(url, qis):
 def test_a_router_tells_its_definitions_and_who_is_similar(url, sites):
     with RouterClient(url) as client:
         assert NEAR in client.definitions()
-        found = client.similar(OWN, 0.5, "near-latitude")
+        found = client.similar(OWN, "near-latitude", 0.5)
         by_latitude = {
             context_of(text)["latitude"]: score for text, score in zip(*found.to_pydict().values(), strict=True)
         }
         assert sorted(by_latitude.values(), reverse=True) == found["score"].to_pylist()
         assert set(by_latitude.values()) == set(wanted(sites, 0.5).values())
-        assert client.similar(OWN, 0.0, "near-latitude", limit=2).num_rows == 2
+        assert client.similar(OWN, "near-latitude", 0.0, limit=2).num_rows == 2
 
 
 def test_two_definitions_of_one_name_and_a_folder_that_is_none_are_refused(tmp_path):
@@ -196,3 +202,24 @@ def test_two_definitions_of_one_name_and_a_folder_that_is_none_are_refused(tmp_p
         pytest.raises(QisError, match="known: none"),
     ):
         client.read(HERE, similar_to=similar(OWN))
+
+
+def test_the_page_says_what_works(url, sites, qis, tmp_path):
+    """Every block of docs/similarity.md but Spark's, whose options have a test of their own."""
+    page = (shipped("similarity").parent / "docs" / "similarity.md").read_text(encoding="utf-8")
+    blocks = [(kind, code.replace("grpc://127.0.0.1:8815", url)) for kind, code in BLOCK.findall(page)]
+    assert [kind for kind, _ in blocks] == ["yaml", "python", "sh", "sql", "python", "python"]
+    (tmp_path / "d.yaml").write_text(blocks[0][1], encoding="utf-8")
+    assert load(tmp_path / "d.yaml").name == "near-latitude"
+    code, out, _ = qis(*shlex.split(blocks[2][1])[1:], "--format", "json")
+    assert (code, len(json.loads(out))) == (0, len(wanted(sites, 0.7)))
+    with qis_duckdb.connect() as connection:
+        assert len(connection.execute(blocks[3][1]).fetchall()) == len(wanted(sites))
+    with (
+        Node("n", url, domain="clinical.tuberculosis", problem_type="bcg_vaccine") as node,
+        RouterClient(url) as client,
+    ):
+        exec(blocks[1][1], {"node": node, "client": client})
+        found = {"node": node}
+        exec(blocks[5][1].replace("...", "break"), found)
+        assert set(found["packets"]["node_id"].to_pylist()) <= set(wanted(sites, 0.7))

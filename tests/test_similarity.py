@@ -5,10 +5,11 @@ from math import exp
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from similar_sites import MANY, definition, write
 
+from pipelines.catalogue import SIMILARITY_SCHEMA, similarity_schema
 from pipelines.shipped import shipped
 from qis_connectors.kernels import LEVELS
 from qis_connectors.similarity import Definitions, SimilarityError, context_of, load
@@ -60,6 +61,11 @@ def test_the_definitions_that_are_shipped_can_be_read():
     assert files
     for path in files:
         assert path.stem == load(path).domain
+
+
+def test_the_schema_that_editors_read_is_the_one_that_counts():
+    written = shipped("similarity").parent / SIMILARITY_SCHEMA
+    assert written.read_text(encoding="utf-8") == similarity_schema(), "make docs"
 
 
 GOOD = shipped("similarity/clinical.tuberculosis.yaml").read_text(encoding="utf-8")
@@ -158,6 +164,7 @@ CONTEXTS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(CONTEXTS, st.integers(0, 11))
 def test_scores_are_symmetric_bounded_and_the_same_however_they_are_asked_for(contexts, at):
     one = definition()

@@ -14,11 +14,11 @@ under is about their score. Candidates are scored by the formula afterwards, so 
 from collections.abc import Iterable
 from hashlib import blake2b
 from statistics import NormalDist
-from threading import Event, Thread
+from threading import Event, Lock, Thread
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from usearch.index import Index
 
 from qis_connectors.kernels import NONE, Category, Exact, Kernel, Numeric, PathPrefix, Rows, Values, number, said
 from qis_connectors.similarity import Context, Definition, Encoded
@@ -29,7 +29,9 @@ RANDOM = 32
 """Beyond so many values a field's vectors are random: two of them have a product of about 1 / sqrt(RANDOM)."""
 
 FREQUENCIES = 16
-CHUNK_ROWS = 4096
+CHUNK_ROWS = 256
+"""So many go into the graph at once; a look-up waits so long at most."""
+
 EXPANSION = 256
 """How far the graph is searched, at least: recall for time."""
 
@@ -41,10 +43,11 @@ class Nearest:
     def __init__(self, definition: Definition, encoded: Encoded) -> None:
         self._definition, self._encoded = definition, encoded
         self._weights = _shares(definition)
-        self._index: Index | None = None
+        self._index: Any = None
         self._built = self._wanted = 0
         self._thread: Thread | None = None
         self._is_closed = Event()
+        self._using = Lock()  # the graph moves as it grows
 
     def candidates(self, own: Context, size: int, threshold: float, most: int) -> Rows | None:
         """Of `size` rows; None where there may be more than `most` similar ones, or no graph yet."""
@@ -52,7 +55,8 @@ class Nearest:
         built = self._built
         if self._index is None or size - built > size // 4:
             return None
-        found = self._index.search(self._looked_up(own), most + 1)
+        with self._using:
+            found = self._index.search(self._looked_up(own), most + 1)
         rows = np.asarray(found.keys, np.int64)
         if len(rows) > most and self._definition.scores(own, self._encoded, rows).min() >= threshold:
             return None
@@ -79,10 +83,13 @@ class Nearest:
             rows = np.arange(self._built, min(self._built + CHUNK_ROWS, self._wanted))
             vectors = self._stored(rows)
             if self._index is None:
+                from usearch.index import Index  # where there are so many; other routers need not load it
+
                 self._index = Index(
                     ndim=vectors.shape[1], metric="ip", dtype="f16", expansion_add=64, expansion_search=EXPANSION
                 )
-            self._index.add(rows.astype(np.uint64), vectors, threads=1)
+            with self._using:
+                self._index.add(rows.astype(np.uint64), vectors, threads=1)
             self._built = int(rows[-1]) + 1
 
     def _stored(self, rows: Rows) -> Vectors:

@@ -59,7 +59,7 @@ _ACTIONS = {
     "a name of the client's for this work, only where no transaction was committed under it before",
     "abort": 'all of a transaction is dropped; {"transaction": ID}',
     "definitions": "the similarity definitions that readers can name, a result each",
-    "similar": 'the contexts known here that are similar to {"v": 1, "context": {...}}, best first',
+    "similar": 'the known contexts that are similar to {"v": 1, "context": {...}, "definition": NAME}, best first',
     "register_profile": 'interest in {"v": 1, "node_id": ..., "address": ..., "context": {...}} gives {"profile": ID}',
     "profiles": "those that are registered, a result each",
     "drop_profile": 'ends {"profile": ID}',

@@ -48,18 +48,18 @@ class Similar:
         definition = self.definition(similar_to, pattern)
         own, index = context_of(similar_to.context), self.index(definition)
         least = threshold_of(similar_to, definition)
+        index.keep_up()
 
-        def score(contexts: pa.StringArray) -> Scores:
-            scores = index.scores_of(own, contexts)
+        def score(packets: pa.RecordBatch) -> Scores:
+            scores = index.scores_of(own, packets)
             return np.where(scores >= least, scores, np.nan)
 
         return score
 
     def look_up(self, body: bytes) -> dict[str, Any]:
         """Who is similar to a context: the answer to the action of that name."""
-        similar_to, fields = parse_similar(body, "address", "limit")
-        pattern = Pattern(fields.get("address", "*"))
-        definition = self.definition(similar_to, pattern)
+        similar_to, fields = parse_similar(body, "limit")
+        definition = self.definition(similar_to, Pattern("*"))
         most = integer_field("limit", fields.get("limit", 100), least=1)
         least = threshold_of(similar_to, definition)
         found = self.index(definition).similar(context_of(similar_to.context), least, min(most, MAX_SIMILAR))

@@ -11,8 +11,9 @@ from qis_connectors.filters import Filter
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
 from qis_connectors.request import SIMILARITY
 
-Scorer = Callable[[pa.StringArray], NDArray[np.float64]]
-"""For the contexts of packets their scores, NaN where one is not similar enough."""
+Scorer = Callable[[pa.RecordBatch], NDArray[np.float64]]
+"""For packets with their contexts, and with their cursors where these come from the store, their scores; NaN where one
+is not similar enough."""
 
 
 def needed(columns: Sequence[str], where: Filter | None, scorer: Scorer | None) -> list[str]:
@@ -29,6 +30,6 @@ def kept(batch: pa.RecordBatch, where: Filter | None, scorer: Scorer | None) -> 
     if where is not None:
         batch = batch.filter(filters.keep(where, batch))
     if scorer is not None:
-        scores = scorer(batch.column("context"))
+        scores = scorer(batch)
         batch = batch.append_column(SIMILARITY, pa.array(scores, SIMILARITY.type)).filter(pa.array(~np.isnan(scores)))
     return batch
