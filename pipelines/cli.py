@@ -36,7 +36,7 @@ Filters = Annotated[
 ]
 ELECTION_COLUMNS = (
     *("address", "design", "network", "forecasts", "in_advance", "score", "gain", "share", "evidence", "needed"),
-    *("shuffled", "shuffled_switches", "verdict"),
+    *("shuffled", "shuffled_evidence", "verdict"),
 )
 QUERY_COLUMNS = ("node_id", "metric_name", "metric_delta", "metric_stderr", "sample_count", "intervention_type")
 
