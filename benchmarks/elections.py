@@ -16,7 +16,7 @@ from planted_truth import ERRORS, RECOVERY, WORSE_THAN_ALONE, World
 from pipelines.demo import Loop, site_rows, staged_packets
 from pipelines.elections.networks import Network, networks_of
 from pipelines.shipped import shipped
-from pipelines.sources import BCG, FLIGHTS, Source
+from pipelines.sources import BCG, FLIGHTS
 from qis_connectors import address
 
 WAYS = {
@@ -24,7 +24,8 @@ WAYS = {
     "elected": "following who has the say",
     "same-node_id": "own history",
     "everyone": "everyone",
-    "oracle": "oracle, the right network",
+    "right network": "the network that is right",
+    "oracle": "oracle, the clusters' true means",
 }
 
 

@@ -34,7 +34,8 @@ class World:
 
 
 def packets(world: World, seeds: Sequence[int]) -> pa.Table:
-    """One packet a site and round, each seed at an address of its own; `truth` is the site's effect and `honest` so."""
+    """One packet a site and round, each seed at an address of its own; `truth` is the site's effect, `centre` its
+    cluster's, and `honest` whether it says so."""
     return pa.concat_tables([_packets(world, seed) for seed in seeds])
 
 
@@ -69,6 +70,7 @@ def _packets(world: World, seed: int) -> pa.Table:
             "sample_count": np.full(rounds * sites, 100),
             "context": contexts * rounds,
             "truth": truth.ravel(),
+            "centre": (truth - own).ravel(),
             "honest": np.tile(honest, rounds),
         }
     )
@@ -109,8 +111,8 @@ def switched(world: World, seeds: Sequence[int], at_once: int = 20) -> tuple[int
     networks = candidates("kind", "region", "lot")
     for first in range(0, len(seeds), at_once):
         with duckdb.connect() as connection:
-            packets = packets(world, seeds[first : first + at_once])
-            verdicts = hold(connection, packets, networks, 19)["election"].to_pylist()
+            found = packets(world, seeds[first : first + at_once])
+            verdicts = hold(connection, found, networks, 19)["election"].to_pylist()
             reached += connection.execute(
                 "SELECT count(DISTINCT election) FROM incumbents WHERE control = 0 AND number > 0"
             ).fetchall()[0][0]
@@ -121,7 +123,8 @@ def switched(world: World, seeds: Sequence[int], at_once: int = 20) -> tuple[int
 def followed(connection: duckdb.DuckDBPyConnection, drift: int) -> None:
     """Makes the relation `followed` after `hold`: the error of what each way to forecast expected of each honest site's
     packet. Ways: every network; 'elected', the network that had the say; 'by shares', the mean weighted by shares;
-    'oracle', the network that is right."""
+    'right network', the one by the label that is true at the time;
+    'oracle', the true mean of the site's cluster."""
     connection.execute(_FOLLOWED, {"drift": drift})
 
 
@@ -159,7 +162,11 @@ FROM errors
 JOIN (SELECT address, network, timestamp_utc AS turn, share_before FROM shares) USING (address, network, turn)
 GROUP BY address, packet_id, node_id, turn
 UNION ALL
-SELECT address, 'oracle', node_id, turn, error
+SELECT address, 'oracle', node_id, timestamp_utc, centre - truth
+FROM packets
+WHERE honest
+UNION ALL
+SELECT address, 'right network', node_id, turn, error
 FROM errors
 WHERE network = CASE WHEN turn < $drift THEN 'same-kind' ELSE 'same-region' END
 """

@@ -4,8 +4,8 @@ import json
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
 from any_elections import any_rows, table
+from deltalake import DeltaTable
 from meta_analysis import assert_alike
 from test_answers import append
 

@@ -15,12 +15,12 @@ def test_following_the_shares_beats_everyone_and_ones_own_data_and_nears_the_ora
         errors = {name: row for name, *row in connection.execute(ERRORS, {"drift": world.drift}).fetchall()}
         worse = dict(connection.execute(WORSE_THAN_ALONE).fetchall())
     for phase in (0, 2):
-        shares, alone, everyone, oracle = (
-            errors[way][phase] for way in ("by shares", "same-node_id", "everyone", "oracle")
+        shares, alone, everyone, right = (
+            errors[way][phase] for way in ("by shares", "same-node_id", "everyone", "right network")
         )
         assert shares < alone
         assert shares < everyone / 2
-        assert shares < 1.2 * oracle
+        assert shares < 1.2 * right
     assert worse["by shares"] < 0.3 < worse["everyone"]
 
 
