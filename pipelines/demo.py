@@ -144,10 +144,8 @@ def monthly(loop: Loop) -> pa.Table:
 
 
 def elections(loop: Loop) -> pa.Table:
-    """Which network foresees the study's packets best (packets-elections/, answers/elections.parquet)."""
-    rows = elect(loop.table)["election"]
-    write_parquet(rows, loop.answer("elections"))
-    return rows
+    """Which network foresees the study's packets best (packets-elections/)."""
+    return elect(loop.table)["election"]
 
 
 def report(loop: Loop) -> Path:

@@ -8,9 +8,10 @@ import pytest
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed (pip install 'qis-connectors[training]')")
 
-from pipelines import training
 from pipelines.shipped import shipped
-from pipelines.training import SAMPLES, Settings, learners, sharing, split, summary
+from pipelines.training import arms
+from pipelines.training.arms import sharing, summary
+from pipelines.training.learner import SAMPLES, Settings, learners, split
 from qis_connectors.client import RouterClient
 from qis_connectors.similarity import load
 
@@ -56,7 +57,7 @@ def test_settings_are_taken_from_the_similar_who_stand_better_and_from_nobody_el
 
 
 def test_what_travels_is_a_packet_a_node_and_epoch(router, similar, monkeypatch):
-    monkeypatch.setattr(training, "EPOCHS", 4)
+    monkeypatch.setattr(arms, "EPOCHS", 4)
     ended = sharing(0, router.url, "similar", similar)
     with RouterClient(router.url) as client:
         packets = client.read("training.digits").table
@@ -70,7 +71,7 @@ def test_what_travels_is_a_packet_a_node_and_epoch(router, similar, monkeypatch)
 
 
 def test_the_summary_is_paired():
-    seeds = [{arm: [base + 0.1 * number, base] for number, arm in enumerate(training.ARMS)} for base in (0.1, 0.5, 0.9)]
+    seeds = [{arm: [base + 0.1 * number, base] for number, arm in enumerate(arms.ARMS)} for base in (0.1, 0.5, 0.9)]
     rows = summary(seeds).to_pylist()
     assert [row["above isolated"] for row in rows] == pytest.approx([0, 0.05, 0.1, 0.15])
     # The base is the same in all arms, so the pairs leave nothing to be unsure of.
