@@ -1,4 +1,4 @@
-"""The same nodes four times: alone, alone and searching, and sharing with similar nodes or with all through a router."""
+"""The same nodes four times: alone, alone and searching, sharing with similar nodes, sharing with all of them."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack

@@ -92,7 +92,8 @@ SELECT
         WHEN incumbent = network AND number = 0 THEN 'has the say: no other has reached the margin'
         WHEN incumbent = network AND shuffled_evidence <= 0.05e0 THEN 'has the say: it reached the margin'
         WHEN incumbent = network THEN 'reached the margin, but so did shuffled contexts: no switch'
-        WHEN network = 'everyone' AND number > 0 AND shuffled_evidence > 0.05e0 THEN 'keeps the say: shuffled contexts reach the margin too'
+        WHEN network = 'everyone' AND shuffled_evidence > 0.05e0
+        THEN 'keeps the say: shuffled contexts reach the margin too'
         WHEN network = 'everyone' THEN 'has lost the say'
         WHEN gain <= 0 THEN 'no better than everyone'
         ELSE 'better than everyone, below the margin'
