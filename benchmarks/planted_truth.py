@@ -1,4 +1,4 @@
-"""A world whose truth is known, for elections: clusters of sites, a drift, liars, and a world in which nothing helps."""
+"""A world whose truth is known, for elections: clusters of sites, a drift, liars; and one in which nothing helps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +34,8 @@ class World:
 
 
 def packets(world: World, seeds: Sequence[int]) -> pa.Table:
-    """One packet a site and round, each seed at an address of its own; `truth` is the site's effect and `honest` so."""
+    """One packet a site and round, each seed at an address of its own; `truth` is the site's effect, `centre` its
+    cluster's, and `honest` whether it says so."""
     return pa.concat_tables([_packets(world, seed) for seed in seeds])
 
 
@@ -69,6 +70,7 @@ def _packets(world: World, seed: int) -> pa.Table:
             "sample_count": np.full(rounds * sites, 100),
             "context": contexts * rounds,
             "truth": truth.ravel(),
+            "centre": (truth - own).ravel(),
             "honest": np.tile(honest, rounds),
         }
     )
@@ -102,12 +104,37 @@ def hold(
     return {**election.answers(forecasts), "forecasts": forecasts}
 
 
-ERRORS = """
+def switched(world: World, seeds: Sequence[int], at_once: int = 20) -> tuple[int, int]:
+    """In how many worlds a network other than everyone reached the needed evidence, and in how many its switch stands
+    beside 19 shuffled controls."""
+    reached = stands = 0
+    networks = candidates("kind", "region", "lot")
+    for first in range(0, len(seeds), at_once):
+        with duckdb.connect() as connection:
+            found = packets(world, seeds[first : first + at_once])
+            verdicts = hold(connection, found, networks, 19)["election"].to_pylist()
+            reached += connection.execute(
+                "SELECT count(DISTINCT election) FROM incumbents WHERE control = 0 AND number > 0"
+            ).fetchall()[0][0]
+        stands += len({row["address"] for row in verdicts if row["verdict"] == "has the say: it reached the margin"})
+    return reached, stands
+
+
+def followed(connection: duckdb.DuckDBPyConnection, drift: int) -> None:
+    """Makes the relation `followed` after `hold`: the error of what each way to forecast expected of each honest site's
+    packet. Ways: every network; 'elected', the network that had the say; 'by shares', the mean weighted by shares;
+    'right network', the one by the label that is true at the time;
+    'oracle', the true mean of the site's cluster."""
+    connection.execute(_FOLLOWED, {"drift": drift})
+
+
+_FOLLOWED = """
+CREATE OR REPLACE TEMP TABLE followed AS
 WITH truths AS (SELECT address, packet_id, node_id, timestamp_utc AS turn, truth FROM packets WHERE honest),
 terms AS (
-    SELECT address, incumbent, min(timestamp_utc) AS since
+    SELECT address, incumbent, number, coalesce(min(timestamp_utc) FILTER (round = since), -1) AS since
     FROM incumbents
-    JOIN arrivals ON arrivals.election = incumbents.election AND arrivals.round = greatest(since, 1)
+    JOIN arrivals USING (election)
     WHERE control = 0
     GROUP BY address, incumbent, number
 ),
@@ -115,54 +142,60 @@ ruling AS (
     SELECT address, turn, max_by(incumbent, since) AS network
     FROM (SELECT DISTINCT address, turn FROM truths) AS turns
     JOIN terms USING (address)
-    WHERE since < turn OR (since = 0 AND turn = 0)
+    WHERE since < turn
     GROUP BY address, turn
 ),
 errors AS (
-    SELECT address, network, packet_id, node_id, turn, mean, mean - truth AS error
+    SELECT address, network, packet_id, node_id, turn, mean - truth AS error
     FROM forecasts
     JOIN truths USING (address, packet_id, node_id)
     WHERE control = 0 AND mean IS NOT NULL
-),
-followed AS (
-    SELECT * FROM errors
-    UNION ALL
-    SELECT address, 'elected', packet_id, node_id, turn, mean, error
-    FROM errors JOIN ruling USING (address, turn, network)
-    UNION ALL
-    SELECT address, 'by shares', packet_id, node_id, turn, NULL, sum(share_before * error)
-    FROM errors
-    JOIN (SELECT address, network, timestamp_utc AS turn, share_before FROM shares) USING (address, network, turn)
-    GROUP BY address, packet_id, node_id, turn
-    UNION ALL
-    SELECT address, 'oracle', packet_id, node_id, turn, NULL, error
-    FROM errors WHERE network = CASE WHEN turn < $drift THEN 'same-kind' ELSE 'same-region' END
 )
+SELECT address, network, node_id, turn, error FROM errors
+UNION ALL
+SELECT address, 'elected', node_id, turn, error
+FROM errors
+JOIN ruling USING (address, turn, network)
+UNION ALL
+SELECT address, 'by shares', node_id, turn, sum(share_before * error)
+FROM errors
+JOIN (SELECT address, network, timestamp_utc AS turn, share_before FROM shares) USING (address, network, turn)
+GROUP BY address, packet_id, node_id, turn
+UNION ALL
+SELECT address, 'oracle', node_id, timestamp_utc, centre - truth
+FROM packets
+WHERE honest
+UNION ALL
+SELECT address, 'right network', node_id, turn, error
+FROM errors
+WHERE network = CASE WHEN turn < $drift THEN 'same-kind' ELSE 'same-region' END
 """
-BY_PHASE = """
-SELECT network,
+
+ERRORS = """
+SELECT
+    network,
     sqrt(avg(error ** 2) FILTER (turn < $drift)) AS before,
     sqrt(avg(error ** 2) FILTER (turn >= $drift AND turn < $drift + 8)) AS drifting,
     sqrt(avg(error ** 2) FILTER (turn >= $drift + 8)) AS after
-FROM followed GROUP BY network ORDER BY after
+FROM followed
+GROUP BY network
 """
+"""Root mean square error of each way before the drift, in the eight rounds from it on, and after these."""
+
 WORSE_THAN_ALONE = """
-SELECT avg((theirs.error > alone.error)::INT)
-FROM (SELECT address, node_id, sum(error ** 2) AS error FROM followed WHERE network = $followed GROUP BY ALL) AS theirs
-JOIN (SELECT address, node_id, sum(error ** 2) AS error FROM followed WHERE network = 'same-node_id' GROUP BY ALL)
-    AS alone USING (address, node_id)
+WITH sites AS (SELECT address, node_id, network, sum(error ** 2) AS error FROM followed GROUP BY ALL)
+SELECT theirs.network, avg((theirs.error > alone.error)::INT)
+FROM sites AS theirs
+JOIN sites AS alone USING (address, node_id)
+WHERE alone.network = 'same-node_id'
+GROUP BY theirs.network
 """
+"""Of each way the share of honest sites that it serves worse than their own history does."""
+
 RECOVERY = """
+WITH turns AS (SELECT turn, sqrt(avg(error ** 2)) AS error FROM followed WHERE network = $way GROUP BY turn)
 SELECT min(turn) - $drift + 1
-FROM (SELECT turn, network, sqrt(avg(error ** 2)) AS error FROM followed GROUP BY ALL) AS one
-JOIN (SELECT turn, sqrt(avg(error ** 2)) AS best FROM followed WHERE network = 'oracle' GROUP BY ALL) AS oracle USING (turn)
-WHERE turn >= $drift AND network = $followed AND error <= 1.2 * best
+FROM turns
+WHERE turn >= $drift AND error <= 1.2 * (SELECT avg(error) FROM turns WHERE turn BETWEEN $drift - 10 AND $drift - 1)
 """
-SWITCHES = """
-SELECT address, incumbent, min(timestamp_utc) AS turn
-FROM incumbents
-JOIN arrivals ON arrivals.election = incumbents.election AND arrivals.round = since
-WHERE control = 0 AND number > 0
-GROUP BY address, number, incumbent
-ORDER BY address, turn
-"""
+"""Rounds until the error of a way is within a fifth of what it was in the ten rounds before the drift."""

@@ -8,6 +8,7 @@ from typing import Literal
 import duckdb
 import pyarrow as pa
 
+from pipelines.elections.record import newest
 from pipelines.report import REPORTED, write_report
 from pipelines.synthesize import synthesize
 from qis_connectors.delta import PACKET_TABLE_SCHEMA, PacketTable
@@ -56,14 +57,22 @@ def answers_over(
 
 
 def report_from(table: Path, out: Path, plots: Path | None = None) -> Path:
-    """The HTML report on the packet table at `table`, written to `out`; packets and answers are of one version.
+    """The HTML report on the packet table at `table`, written to `out`; packets and answers are of one version. The
+    election, if there was one, is the newest.
 
     Its plots are also written to the folder `plots`, each as SVG and PNG.
     """
     snapshot = PacketTable(table)
     with duckdb.connect() as connection:
         packets = snapshot.relation(connection).to_arrow_table()
-    return write_report(answers_over(snapshot, REPORTED), packets, out, table_version=snapshot.version, plots=plots)
+    return write_report(
+        answers_over(snapshot, REPORTED),
+        packets,
+        out,
+        table_version=snapshot.version,
+        plots=plots,
+        elections=newest(table),
+    )
 
 
 def _on_spark(

@@ -37,7 +37,7 @@ Filters = Annotated[
 ]
 ELECTION_COLUMNS = (
     *("address", "design", "network", "forecasts", "in_advance", "score", "gain", "share", "evidence", "needed"),
-    *("shuffled", "shuffled_switches", "verdict"),
+    *("shuffled", "shuffled_evidence", "verdict"),
 )
 SimilarTo = Annotated[
     str | None, typer.Option(metavar="JSON", help="""Only sites similar to this context: '{"latitude": 44}'.""")

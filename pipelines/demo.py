@@ -20,6 +20,7 @@ from pipelines.accumulate import Accumulated, accumulate
 from pipelines.answers import answers_from, report_from
 from pipelines.counting import rows_of_site
 from pipelines.distill import Release, distill
+from pipelines.elections.record import elect
 from pipelines.engine import Engine, readable, spark_is_here
 from pipelines.files import replacing, write_parquet
 from pipelines.forest import Problem, forest_plot, problems, rows_of, save
@@ -142,6 +143,11 @@ def monthly(loop: Loop) -> pa.Table:
     return rows
 
 
+def elections(loop: Loop) -> pa.Table:
+    """Which network foresees the study's packets best (packets-elections/)."""
+    return elect(loop.table)["election"]
+
+
 def report(loop: Loop) -> Path:
     """The report on the packet table (report.html, plots/), and the study's forest plot (forest.svg, forest.png)."""
     drawn = answers_from(loop.table, ["effects", "pooled", "robust"])
@@ -157,6 +163,7 @@ SITE_STEPS: tuple[Callable[[Loop, str], object], ...] = (site_rows, staged_packe
 STEPS: dict[str, Callable[[Loop], object]] = {
     "packet_table": packet_table,
     **{name: partial(answer, name=name) for name in answers()},
+    "elections": elections,
     "report": report,
 }
 

@@ -20,6 +20,7 @@ from pipelines.forest import Problem, forest_plot, problems, rows_of
 from pipelines.funnel import funnel_plot
 from pipelines.row_plots import cumulative_plot, leave_one_out_plot
 from pipelines.scale import UNKNOWN, Scale, printable
+from pipelines.shares_plot import shares_plot
 from pipelines.synthesize import SQL_FOLDER, plan
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, SIZE_ROWS, wire_bytes
 
@@ -44,16 +45,19 @@ def write_report(
     *,
     table_version: int | None = None,
     plots: Path | None = None,
+    elections: Mapping[str, pa.Table] | None = None,
 ) -> Path:
     """Write the report on `answers` to `out`; the same input gives the same bytes. Returns `out`.
 
     `answers`: the tables of the files REPORTED of sql/, under these names; `packets`: what they were computed from
     (OUTCOME_PACKET_SCHEMA, any column order, others ignored); `table_version`: of the Delta table that holds the
-    packets; `plots`: a folder for every plot as PLOT.svg and PLOT.png, or sN-PLOT where there are several problems.
+    packets; `plots`: a folder for every plot as PLOT.svg and PLOT.png, or sN-PLOT where there are several problems;
+    `elections`: the answers `election` and `shares` of sql/elections, where an election was held.
     OSError where one of them cannot be written.
     """
+    shown = {**answers, **(elections or {})}
     sections = [
-        Section.of({name: rows_of(table, problem) for name, table in answers.items()}, problem, f"s{number}")
+        Section.of({name: rows_of(table, problem) for name, table in shown.items()}, problem, f"s{number}")
         for number, problem in enumerate(problems(answers["effects"]), 1)
     ]
     template = _environment().get_template("report.html")
@@ -80,7 +84,7 @@ class Section:
     problem: Problem
     scale: Scale
     figures: dict[str, Figure]
-    """By name: forest; funnel, leave_one_out and cumulative where several packets are pooled."""
+    """By name: forest; funnel, leave_one_out and cumulative where several packets are pooled; shares of an election."""
     sites: int
     packets: int
     records: int | None
@@ -96,6 +100,10 @@ class Section:
     comparisons: int
     left_out: list[Row]
     """Leave-one-out by REML, the most influential packet first, with `shift` in standard errors."""
+    elections: dict[str, list[Row]]
+    """By design, in_time or left_out: the networks, the best first; none where no election was held."""
+    last_round: Row
+    """Of the newest round of the shares; empty where there is none."""
 
     @classmethod
     def of(cls, answers: Mapping[str, pa.Table], problem: Problem, anchor: str) -> Section:
@@ -118,6 +126,10 @@ class Section:
             spread=next((row for row in answers["tau2_interval"].to_pylist() if row["method"] == "REML"), {}),
             comparisons=answers["comparisons"]["comparisons"][0].as_py(),
             left_out=_by_influence(answers["leave_one_out"].to_pylist(), pooled.get("REML")),
+            elections=_by_design(answers["election"].to_pylist() if "election" in answers else []),
+            last_round=max(
+                answers["shares"].to_pylist() if "shares" in answers else [], key=lambda row: row["round"], default={}
+            ),
         )
 
     @property
@@ -173,6 +185,15 @@ def _figures(answers: Mapping[str, pa.Table], reml: Row | None) -> dict[str, Fig
         found["funnel"] = funnel_plot(scale, answers["effects"], reml)
         found["leave_one_out"] = leave_one_out_plot(scale, answers["leave_one_out"], reml)
         found["cumulative"] = cumulative_plot(scale, answers["cumulative"], reml)
+    if "shares" in answers and answers["shares"].num_rows:
+        found["shares"] = shares_plot(answers["shares"])
+    return found
+
+
+def _by_design(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["design"], []).append(row)
     return found
 
 

@@ -38,7 +38,7 @@ def cumulative_plot(scale: Scale, cumulative: pa.Table, pooled: dict[str, Any]) 
     """
     rows = [row for row in cumulative.to_pylist() if row["method"] == METHOD]
     rows.sort(key=lambda row: (row["timestamp_utc"], row["packet_id"]))
-    lines = [(row["node_id"], _day(row["timestamp_utc"]), row) for row in rows[-MAX_ROWS:]]
+    lines = [(row["node_id"], day(row["timestamp_utc"]), row) for row in rows[-MAX_ROWS:]]
     note = f"the last {len(lines)} of {len(rows):,} packets drawn"
     return _rows_plot(scale, lines, pooled, ("And then", "came"), note if len(rows) > len(lines) else "", "until")
 
@@ -87,7 +87,8 @@ def _window(lines: list[tuple[str, str, dict[str, Any]]], pooled: dict[str, Any]
     return low - pad, high + pad
 
 
-def _day(milliseconds: int) -> str:
+def day(milliseconds: int) -> str:
+    """The day of a packet's time; strangers may write any time."""
     try:
         return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d}"
     except (OverflowError, ValueError, OSError):

@@ -85,7 +85,8 @@ class Spark:
         self._session = session
 
     def bind(self, name: str, table: pa.Table) -> None:
-        self._session.createDataFrame(table).createOrReplaceTempView(name)
+        # Of a table whose first chunk is empty Spark 4.2 makes one without rows.
+        self._session.createDataFrame(table.combine_chunks()).createOrReplaceTempView(name)
 
     def define(self, name: str, text: str) -> None:
         self._session.sql(text).createOrReplaceTempView(name)

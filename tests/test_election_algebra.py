@@ -5,7 +5,7 @@ import math
 import numpy as np
 import plain_elections as plain
 import pytest
-from elections import any_rows, election, expected, network
+from any_elections import any_rows, election, expected, network
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -48,6 +48,8 @@ ONLY_IN = {
     "typer": ("pipelines.cli",),
     "prometheus_client": ("qis_connectors.router.metrics",),
     "structlog": ("qis_connectors.router.logs",),
+    "sklearn": ("pipelines.training",),
+    "scipy": ("pipelines.training",),
 }
 
 
@@ -99,8 +101,8 @@ def test_the_base_install_imports_no_extra():
     """The qis command and the wire come up without Spark and Dagster, and matplotlib waits until a plot is drawn."""
     code = (
         "import sys, qis_connectors, pipelines.cli;"
-        "optional = {'pyspark', 'dagster', 'great_expectations', 'pandas', 'matplotlib', 'qis_connectors.duckdb',"
-        "'opendp'};"
+        "optional = {'pyspark', 'dagster', 'great_expectations', 'pandas', 'matplotlib', 'sklearn', 'scipy'};"
+        "optional |= {'qis_connectors.duckdb', 'opendp'};"
         "print(*sorted(optional & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -22,7 +22,8 @@ def network_assets(source: Source) -> list[dg.AssetsDefinition]:
     """The packet table of a study and what is made of it."""
     names = sorted(answers())
     made = [_packet_table(source), *(_answer(source, name) for name in names)]
-    return [*made, *([_monthly(source)] if source.months else []), _report(source, names)]
+    months = [_monthly(source)] if source.months else []
+    return [*made, *months, _elections(source), _report(source, [*names, "elections"])]
 
 
 def _packet_table(source: Source) -> dg.AssetsDefinition:
@@ -94,6 +95,25 @@ def _monthly(source: Source) -> dg.AssetsDefinition:
         )
 
     return monthly
+
+
+def _elections(source: Source) -> dg.AssetsDefinition:
+    @dg.asset(
+        key_prefix=source.name,
+        group_name=network_group(source),
+        deps=[[source.name, "packet_table"]],
+        kinds={"sql", "duckdb", "deltalake"},
+    )
+    def elections(workspace: Workspace) -> dg.MaterializeResult[None]:
+        """Whose packets foretell whose: networks forecast each packet from what came before it, and the best may lead.
+
+        sql/elections; the forecasts are appended to a table beside the packets, where nobody can change them later.
+        """
+        with workspace.loop(source) as loop:
+            rows = demo.elections(loop)
+        return dg.MaterializeResult(metadata={"answer": answer_table(rows), "dagster/row_count": rows.num_rows})
+
+    return elections
 
 
 def _report(source: Source, names: Iterable[str]) -> dg.AssetsDefinition:

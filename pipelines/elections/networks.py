@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from pipelines.shipped import shipped
 from qis_connectors.errors import QisError
-from qis_connectors.kernels import Scores
 from qis_connectors.similarity import Context, Definition, context_of, load
 
 Places = NDArray[np.int64]
@@ -146,7 +145,7 @@ SIMILARITIES = pa.schema(
 )
 
 
-def _scores(network: Network, profiles: Sequence[Profile], places: Places) -> Scores:
+def _scores(network: Network, profiles: Sequence[Profile], places: Places) -> NDArray[np.float64]:
     """Of each profile with each, both having the contexts of those at `places`; 0 below the threshold.
 
     Whose packets the others are stays as it is: only whose past a site looks at is permuted.

@@ -55,7 +55,8 @@ FORECASTS = pa.schema(
 
 def folder_of(table: Path) -> Path:
     """Where the record of the elections over the packet table at `table` is."""
-    return table.with_name(f"{table.name}-elections")
+    whole = table.resolve()
+    return whole.with_name(f"{whole.name}-elections")
 
 
 def elect(table: Path, folder: Path | None = None) -> dict[str, pa.Table]:
@@ -72,9 +73,10 @@ def elect(table: Path, folder: Path | None = None) -> dict[str, pa.Table]:
     with duckdb.connect() as connection:
         snapshot.relation(connection).create_view("packets")
         found = connection.sql("SELECT DISTINCT address FROM packets ORDER BY address").fetchall()
-        networks = {address: networks_of(addresses.parts(address)[0], folder) for (address,) in found}
+        domains = {address: addresses.parts(address)[0] for (address,) in found}
+        candidates = {domain: networks_of(domain, folder) for domain in set(domains.values())}
         # Everyone alone is no election.
-        networks = {address: several for address, several in networks.items() if len(several) > 1}
+        networks = {address: candidates[domain] for address, domain in domains.items() if len(candidates[domain]) > 1}
         new = _unknown(networks, definitions.rows())
         election = Election(connection, networks)
         foreseen = election.foreseen()
@@ -133,12 +135,12 @@ def _written(
     """What `foreseen` would be in the record."""
     by_name = {(address, one.name): one for address, several in networks.items() for one in several}
     pairs = zip(foreseen["address"].to_pylist(), foreseen["network"].to_pylist(), strict=True)
-    candidates = [by_name[pair] for pair in pairs]
+    made_by = [by_name[pair] for pair in pairs]
     columns = {
-        "version": [one.definition.version for one in candidates],
-        "definition": [one.digest for one in candidates],
-        "replayed": [one.digest in new for one in candidates],
-        "table_version": [version] * len(candidates),
+        "version": [one.definition.version for one in made_by],
+        "definition": [one.digest for one in made_by],
+        "replayed": [one.digest in new for one in made_by],
+        "table_version": [version] * len(made_by),
     }
     for name, values in columns.items():
         foreseen = foreseen.append_column(name, pa.array(values, FORECASTS.field(name).type))

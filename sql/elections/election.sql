@@ -5,8 +5,8 @@
 --   deviations of everyone's forecast; share, the newest; evidence, the most that bets on it against everyone have
 --   grown to, and needed, what lets it take over (both NULL where left out: no order, no bets); shuffled, the share of
 --   controls, this one counted, whose gain is no less with the contexts permuted among the sites: a p-value;
---   shuffled_switches, the same share of those that reach a switch of their own; verdict: a switch stands, and left
---   out a gain counts, where that share is at most 5 %
+--   shuffled_evidence, one for the election: the same share of those whose most evidence, of whichever network, is no
+--   less; verdict: a switch stands where that, and left out a gain counts where `shuffled`, is at most 5 %
 -- grain: one (address, metric_name, intervention_type), design and network
 -- source: shuffled: Phipson & Smyth (2010), Stat Appl Genet Mol Biol 9:39: where contexts mean nothing the
 --   true election is one of (controls + 1) that are alike, so that chance makes such a verdict in 5 % at most
@@ -33,22 +33,26 @@ controls AS (
     GROUP BY shuffled.election, shuffled.network
 ),
 wealth AS (
-    SELECT election, challenger, round, avg(exp(least(growth, 700e0))) AS evidence
+    SELECT control, election, challenger, round, avg(exp(least(growth, 700e0))) AS evidence
     FROM bets
-    WHERE control = 0 AND incumbent = 'everyone'
-    GROUP BY election, challenger, round
+    WHERE incumbent = 'everyone'
+    GROUP BY control, election, challenger, round
 ),
 highest AS (
-    SELECT election, challenger AS network, max(evidence) AS evidence
+    SELECT control, election, challenger AS network, max(evidence) AS evidence
     FROM wealth
-    GROUP BY election, challenger
+    GROUP BY control, election, challenger
 ),
-switches AS (
+highest_of_any AS (
+    SELECT control, election, max(evidence) AS evidence
+    FROM highest
+    GROUP BY control, election
+),
+shuffles AS (
     SELECT
-        election,
-        (1e0 + count(DISTINCT CASE WHEN control > 0 AND number > 0 THEN control END))
-        / count(DISTINCT control) AS shuffled_switches
-    FROM incumbents
+        election, count(CASE WHEN shuffled.evidence >= seen.evidence THEN 1 END) * 1e0 / count(*) AS shuffled_evidence
+    FROM highest_of_any AS shuffled
+    JOIN (SELECT election, evidence FROM highest_of_any WHERE control = 0) AS seen USING (election)
     GROUP BY election
 ),
 terms AS (
@@ -79,16 +83,17 @@ advance AS (
 SELECT
     address, metric_name, intervention_type, design, network, forecasts, in_advance, score, gain, share, evidence,
     needed, shuffled,
-    shuffled_switches,
+    CASE WHEN design = 'in_time' THEN shuffled_evidence END AS shuffled_evidence,
     CASE
         WHEN design = 'left_out' AND network = 'everyone' THEN 'what the others are compared with'
         WHEN design = 'left_out' AND gain <= 0 THEN 'no better than everyone'
         WHEN design = 'left_out' AND shuffled > 0.05e0 THEN 'better than everyone, but so are shuffled contexts'
         WHEN design = 'left_out' THEN 'better than everyone and than shuffled contexts'
         WHEN incumbent = network AND number = 0 THEN 'has the say: no other has reached the margin'
-        WHEN incumbent = network AND shuffled_switches <= 0.05e0 THEN 'has the say: it reached the margin'
+        WHEN incumbent = network AND shuffled_evidence <= 0.05e0 THEN 'has the say: it reached the margin'
         WHEN incumbent = network THEN 'reached the margin, but so did shuffled contexts: no switch'
-        WHEN network = 'everyone' AND shuffled_switches > 0.05e0 THEN 'keeps the say: shuffled contexts reach the margin too'
+        WHEN network = 'everyone' AND shuffled_evidence > 0.05e0
+        THEN 'keeps the say: shuffled contexts reach the margin too'
         WHEN network = 'everyone' THEN 'has lost the say'
         WHEN gain <= 0 THEN 'no better than everyone'
         ELSE 'better than everyone, below the margin'
@@ -97,9 +102,11 @@ FROM gains
 JOIN known USING (election)
 LEFT JOIN advance USING (address, metric_name, intervention_type, design, network)
 LEFT JOIN newest USING (address, metric_name, intervention_type, design, network)
-LEFT JOIN highest USING (election, network)
+LEFT JOIN (
+    SELECT election, network, evidence FROM highest WHERE control = 0
+) AS strongest USING (election, network)
 LEFT JOIN controls USING (election, network)
-LEFT JOIN switches USING (election)
+LEFT JOIN shuffles USING (election)
 LEFT JOIN (SELECT election, number, incumbent, needed FROM terms WHERE place = 1) AS term USING (election)
 WHERE gains.control = 0
 ORDER BY address, metric_name, intervention_type, design, score, network

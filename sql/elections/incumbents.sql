@@ -31,7 +31,8 @@ reached AS (
     FROM wealth
     WHERE evidence >= needed
 )
-SELECT control, election, number + 1 AS number, challenger AS incumbent, round AS since, evidence, needed, false AS settled
+SELECT
+    control, election, number + 1 AS number, challenger AS incumbent, round AS since, evidence, needed, false AS settled
 FROM reached
 WHERE place = 1
 UNION ALL
