@@ -11,9 +11,10 @@ from qis_connectors import address, packet
 from qis_connectors.errors import QisError
 from qis_connectors.packet import INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA, PacketError
 from qis_connectors.receipt import Receipt
+from qis_connectors.router.access import Permit
 from qis_connectors.router.acks import Acks
 from qis_connectors.router.inflight import InFlight
-from qis_connectors.router.packet_log.admission import Deposit, check_problem
+from qis_connectors.router.packet_log.admission import Deposit, check_expected
 from qis_connectors.router.packet_log.log import PacketLog
 from qis_connectors.router.traffic import Tally
 
@@ -32,23 +33,25 @@ Stage = Callable[[pa.RecordBatch, Callable[[Receipt | QisError], None]], None]
 """Takes complete packets, and whom to tell when they are safe on the disk or why they are not."""
 
 
-def depositing(log: PacketLog, name: str) -> Prepare:
+def depositing(log: PacketLog, name: str, permit: Permit) -> Prepare:
     """For the address `name`."""
-    problem = address.parts(name)[:2]
+    expected = _expected(name, permit)
 
     def prepare(batch: pa.RecordBatch, size: int, acks: Acks) -> Callable[[], None]:
-        return partial(log.put, _deposit(name, batch, size, problem, acks))
+        permit.check()
+        return partial(log.put, _deposit(name, batch, size, expected, acks))
 
     return prepare
 
 
-def staging(stage: Stage, problem: tuple[str, ...] | None) -> Prepare:
-    """For a transaction; `problem` is the domain and problem_type that every row must name, where there are such."""
+def staging(stage: Stage, name: str | None, permit: Permit) -> Prepare:
+    """For a transaction; `name` is the address of all rows, where there is one."""
+    expected = _expected(name, permit)
 
     def prepare(batch: pa.RecordBatch, _: int, acks: Acks) -> Callable[[], None]:
+        permit.check()
         packets = packet.complete(batch)
-        if problem:
-            check_problem(packets, problem)
+        check_expected(packets, expected)
         return partial(stage, packets, acks.put)
 
     return prepare
@@ -100,11 +103,17 @@ def _receive_next(prepare: Prepare, reader: flight.MetadataRecordBatchReader, ac
     return True
 
 
-def _deposit(name: str, batch: pa.RecordBatch, size: int, problem: tuple[str, ...], acks: Acks) -> Deposit:
+def _expected(name: str | None, permit: Permit) -> dict[str, str]:
+    """What each packet must say of where it goes and whose it is."""
+    problem = dict(zip(("domain", "problem_type"), address.parts(name), strict=False)) if name else {}
+    return problem if permit.node_id is None else {**problem, "node_id": permit.node_id}
+
+
+def _deposit(name: str, batch: pa.RecordBatch, size: int, expected: dict[str, str], acks: Acks) -> Deposit:
     if batch.num_rows <= TOGETHER_ROWS and batch.schema in (INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA):
-        return Deposit(name, batch, size, acks.put, problem, acks)
+        return Deposit(name, batch, size, acks.put, expected, acks)
     packets = packet.complete(batch)
-    check_problem(packets, problem)
+    check_expected(packets, expected)
     return Deposit(name, packets, packets.get_total_buffer_size(), acks.put, None, acks)
 
 

@@ -20,7 +20,8 @@ A DoExchange sends the same, the batches without rows now and then, so that eith
 
 import json
 from collections.abc import Callable, Iterator
-from functools import lru_cache, wraps
+from dataclasses import replace
+from functools import cache, lru_cache, wraps
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -31,6 +32,7 @@ from qis_connectors.errors import QisError
 from qis_connectors.packet import MAX_BYTES_WITH_LIKELIHOOD, OUTCOME_PACKET_SCHEMA
 from qis_connectors.request import Request, RequestError, check_begin, parse, parse_staging, parse_transaction, within
 from qis_connectors.router import exchange
+from qis_connectors.router.access import Access, Permit, Tokens, Verb
 from qis_connectors.router.deposit import depositing, receive, staging
 from qis_connectors.router.endpoints import ranges
 from qis_connectors.router.packet_log.reading import read
@@ -45,6 +47,7 @@ _ACTIONS = {
     "commit": 'all of a transaction becomes visible; {"transaction": ID} gives its receipt, however often',
     "abort": 'all of a transaction is dropped; {"transaction": ID}',
 }
+_VERBS: dict[str, Verb] = {"stats": "operate", "begin": "deposit", "commit": "deposit", "abort": "deposit"}
 _Answer = TypeVar("_Answer")
 
 
@@ -61,43 +64,51 @@ def _answered(handler: Callable[..., _Answer]) -> Callable[..., _Answer]:
 
 
 class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships no types
-    def __init__(self, location: str, status: Status, transactions: Transactions) -> None:
+    def __init__(
+        self, location: str, status: Status, transactions: Transactions, access: Access, tls: dict[str, Any]
+    ) -> None:
         self.status = status
         self._packets = status.log
         self._transactions = transactions
-        super().__init__(location, middleware={"calls": status.calls})
+        self._access = access
+        super().__init__(location, middleware={"calls": status.calls, "token": Tokens()}, **tls)
 
     @_answered
     def do_put(
         self,
-        _: flight.ServerCallContext,
+        context: flight.ServerCallContext,
         descriptor: flight.FlightDescriptor,
         reader: flight.MetadataRecordBatchReader,
         writer: flight.FlightMetadataWriter,
     ) -> None:
         if descriptor.descriptor_type == flight.DescriptorType.PATH:
-            prepare = depositing(self._packets, address.check(_path(descriptor)))
+            name = address.check(_path(descriptor))
+            prepare = depositing(self._packets, name, self._access.admit(context, "deposit", name))
         else:
-            transaction, name = parse_staging(descriptor.command or b"")
-            stage = self._transactions.stream(transaction, name and address.check(name))
-            prepare = staging(stage, address.parts(name)[:2] if name else None)
+            transaction, target = parse_staging(descriptor.command or b"")
+            permit = self._access.admit(context, "deposit", address.check(target) if target else "")
+            allow = cache(lambda name: self._access.admit(context, "deposit", name))
+            stage = self._transactions.stream(transaction, target, allow, permit.node_id or "")
+            prepare = staging(stage, target, permit)
         with self.status.traffic.counting() as tally:
             receive(prepare, reader, writer, self.status.in_flight, tally)
 
     @_answered
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.GeneratorStream:
-        request = parse(ticket.ticket)
-        return flight.GeneratorStream(request.schema, self._stream(request, context.peer()))
+        request, permit = self._readable(context, ticket.ticket)
+        return flight.GeneratorStream(request.schema, self._stream(request, permit, context.peer()))
 
     @_answered
-    def list_flights(self, _: flight.ServerCallContext, criteria: bytes) -> list[flight.FlightInfo]:
-        pattern = parse(criteria or b"*").pattern
+    def list_flights(self, context: flight.ServerCallContext, criteria: bytes) -> list[flight.FlightInfo]:
+        pattern = self._readable(context, criteria or b"*")[0].pattern
         return [_describe_address(summary) for summary in View(self._packets, pattern).summaries()]
 
     @_answered
-    def get_flight_info(self, _: flight.ServerCallContext, descriptor: flight.FlightDescriptor) -> flight.FlightInfo:
+    def get_flight_info(
+        self, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor
+    ) -> flight.FlightInfo:
         ticket = _ticket(descriptor)
-        request = parse(ticket)
+        request, _ = self._readable(context, ticket)
         view = View(self._packets, request.pattern, request.until)
         parts, found = ranges(view, request), view.summaries()
         is_part = request.since > 0 or (request.limit, request.until, request.where) != (None, None, None)
@@ -118,17 +129,19 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
             return flight.SchemaResult(OUTCOME_PACKET_SCHEMA)
 
     @_answered
-    def do_action(self, _: flight.ServerCallContext, action: flight.Action) -> list[bytes]:
+    def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> list[bytes]:
+        permit = self._access.admit(context, _VERBS.get(action.type, "join"))
         if action.type == "health":
             return [json.dumps({"status": "ok", **self._position()}).encode()]
         if action.type == "stats":
             return [json.dumps(self.status.stats()).encode()]
         if action.type in ("begin", "commit", "abort"):
-            return [json.dumps(self._transact(action.type, action.body.to_pybytes())).encode()]
+            return [json.dumps(self._transact(action, permit.node_id or "")).encode()]
         raise RequestError(f"action {action.type!r:.60} is not known to this router; it knows {', '.join(_ACTIONS)}")
 
     @_answered
-    def list_actions(self, _: flight.ServerCallContext) -> list[tuple[str, str]]:
+    def list_actions(self, context: flight.ServerCallContext) -> list[tuple[str, str]]:
+        self._access.admit(context, "join")
         return list(_ACTIONS.items())
 
     @_answered
@@ -139,11 +152,12 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
         _: flight.MetadataRecordBatchReader,
         writer: flight.MetadataRecordBatchWriter,
     ) -> None:
-        request = parse(_ticket(descriptor))
+        request, permit = self._readable(context, _ticket(descriptor))
         exchange.check(self._packets, request)
         writer.begin(request.schema)
         with self.status.traffic.counting() as tally:
             for batch, cursor in exchange.follow(self._packets, request, context.is_cancelled):
+                permit.check()
                 try:
                     writer.write_with_metadata(batch, _reached(cursor, self._packets.store.identity))
                 except (pa.ArrowException, flight.FlightError, OSError):
@@ -153,7 +167,13 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
                 # up than to send.
                 tally.bytes_out += min(batch.get_total_buffer_size(), batch.num_rows * MAX_BYTES_WITH_LIKELIHOOD)
 
-    def _stream(self, request: Request, peer: str) -> Iterator[tuple[pa.RecordBatch, bytes]]:
+    def _readable(self, context: flight.ServerCallContext, ticket: bytes) -> tuple[Request, Permit]:
+        """What a ticket asks for, as far as its reader may read it."""
+        request = parse(ticket)
+        permit = self._access.admit(context, "read", request.pattern.text)
+        return replace(request, pattern=permit.readable(request.pattern)), permit
+
+    def _stream(self, request: Request, permit: Permit, peer: str) -> Iterator[tuple[pa.RecordBatch, bytes]]:
         with self.status.refusals.answering("DoGet", peer), self.status.traffic.counting() as tally:
             found = read(
                 self._packets,
@@ -165,19 +185,21 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
                 request.where,
             )
             for batch, cursor in found:
+                permit.check()
                 if batch.num_rows:
                     tally.packets_out += batch.num_rows
                     tally.bytes_out += batch.nbytes
                 yield batch, _reached(cursor, self._packets.store.identity)
 
-    def _transact(self, action: str, body: bytes) -> dict[str, Any]:
-        if action == "begin":
+    def _transact(self, action: flight.Action, owner: str) -> dict[str, Any]:
+        body = action.body.to_pybytes()
+        if action.type == "begin":
             check_begin(body)
-            return {"transaction": self._transactions.begin()}
+            return {"transaction": self._transactions.begin(owner)}
         transaction = parse_transaction(body)
-        if action == "commit":
-            return {"transaction": transaction, **json.loads(self._transactions.commit(transaction).encode())}
-        self._transactions.abort(transaction)
+        if action.type == "commit":
+            return {"transaction": transaction, **json.loads(self._transactions.commit(transaction, owner).encode())}
+        self._transactions.abort(transaction, owner)
         return {"transaction": transaction}
 
     def _position(self) -> dict[str, str | int]:

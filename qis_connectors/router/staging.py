@@ -20,6 +20,9 @@ from qis_connectors.router.packet_log.store import StoreError
 MAX_BYTES = 2 << 30
 """Of packets in one transaction, as Arrow: some four million."""
 
+OWNER = "owner"
+"""The file that says who has begun the transaction; empty, or not there, at a router without a network."""
+
 
 class Staging:
     """Opens the database in `folder` when it is first needed. Hold `lock` around everything but `add`."""
@@ -30,6 +33,8 @@ class Staging:
         self._folder = folder
         self._connection: apsw.Connection | None = None
         self._bytes = 0
+        owner = folder / OWNER
+        self.owner = owner.read_text(encoding="utf-8") if owner.exists() else ""
 
     def add(self, parts: Sequence[tuple[str, pa.RecordBatch]]) -> int:
         """How many packets are now on the disk: all of these, or QisError where the transaction is over or full."""

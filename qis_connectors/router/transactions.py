@@ -26,7 +26,7 @@ from qis_connectors.receipt import Receipt, decode
 from qis_connectors.router.deposit import Stage
 from qis_connectors.router.packet_log.log import PacketLog
 from qis_connectors.router.packet_log.store import StoreError
-from qis_connectors.router.staging import Staging
+from qis_connectors.router.staging import OWNER, Staging
 
 IDLE_SECONDS = 3600
 """A transaction nobody has staged in for longer is aborted, when next any transaction is begun, joined or ended."""
@@ -37,6 +37,10 @@ REMEMBERED_SECONDS = 7 * 86_400
 
 _ID = re.compile(r"[0-9a-f]{32}")
 logger = logging.getLogger(__name__)
+
+
+def _allow(_: str) -> None:
+    """Anybody may deposit anywhere."""
 
 
 class TransactionError(QisError):
@@ -57,8 +61,9 @@ class Transactions:
             else:
                 self._open[folder.name] = Staging(folder)
 
-    def begin(self) -> str:
-        """The ID of a new transaction; TransactionError where MAX_OPEN are open."""
+    def begin(self, owner: str = "") -> str:
+        """The ID of a new transaction, which nobody but its owner may go on with; TransactionError where MAX_OPEN are
+        open."""
         self._abort_idle()
         with self._changing:
             if len(self._open) >= MAX_OPEN:
@@ -67,6 +72,7 @@ class Transactions:
             try:
                 self._folder.mkdir(exist_ok=True)
                 (self._folder / name).mkdir()
+                (self._folder / name / OWNER).write_text(owner, encoding="utf-8")
                 for folder in (self._folder, self._folder.parent):
                     _sync(folder)
             except OSError as error:
@@ -74,18 +80,21 @@ class Transactions:
             self._open[name] = Staging(self._folder / name)
         return name
 
-    def stream(self, name: str, address: str | None) -> Stage:
+    def stream(self, name: str, address: str | None, allow: Callable[[str], object] = _allow, owner: str = "") -> Stage:
         """What stages complete packets, all for `address` or each for that of its domain and problem_type.
 
-        TransactionError where the transaction is not open.
+        `allow` is asked about each address, and raises QisError where nothing may be deposited there. TransactionError
+        where the transaction is not open.
         """
         self._abort_idle()
-        staging = self._find(name)
+        staging = self._find(name, owner)
 
         def stage(packets: pa.RecordBatch, done: Callable[[Receipt | QisError], None]) -> None:
             table = pa.Table.from_batches([packets])
             try:
-                parts = [(address, table)] if address else by_address(table)
+                parts = [(address, table)] if address else list(by_address(table))
+                for where, _ in parts:
+                    allow(where)
                 staged = staging.add([(where, rows.combine_chunks().to_batches()[0]) for where, rows in parts])
             except QisError as error:
                 done(error)
@@ -97,13 +106,13 @@ class Transactions:
 
         return stage
 
-    def commit(self, name: str) -> Receipt:
+    def commit(self, name: str, owner: str = "") -> Receipt:
         """Everything staged becomes visible at once; once more, the same receipt. Raises TransactionError where it is
         not open and never was committed, StoreError where the disk refuses: it is still open then."""
         self._abort_idle()
         if receipt := self._receipt(name):
             return receipt
-        staging = self._find(name)
+        staging = self._find(name, owner)
         with staging.lock:
             if receipt := self._receipt(name):  # by somebody else, while we waited for the lock
                 return receipt
@@ -116,11 +125,11 @@ class Transactions:
             self._drop(name, staging)
         return receipt_or_error
 
-    def abort(self, name: str) -> None:
+    def abort(self, name: str, owner: str = "") -> None:
         """Nothing of it is kept; once more, or where it never was, does nothing. TransactionError where committed."""
         self._abort_idle()
-        staging = self._open.get(name)
-        if staging:
+        if name in self._open:
+            staging = self._find(name, owner)
             with staging.lock:
                 if staging.is_open:
                     self._drop(name, staging)
@@ -133,12 +142,15 @@ class Transactions:
             with staging.lock:
                 staging.close()
 
-    def _find(self, name: str) -> Staging:
+    def _find(self, name: str, owner: str) -> Staging:
         try:
-            return self._open[name]
+            staging = self._open[name]
         except KeyError:
             why = "it is committed" if self._receipt(name) else "it was aborted, idle for over an hour, or never begun"
             raise TransactionError(f"transaction {name!r:.60} is not open: {why}") from None
+        if staging.owner != owner:
+            raise TransactionError(f"transaction {name} was begun by another member")
+        return staging
 
     def _receipt(self, name: str) -> Receipt | None:
         with self._log.store.catalogue.reading() as connection:

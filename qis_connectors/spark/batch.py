@@ -14,12 +14,14 @@ from qis_connectors.spark.staging import Staged, Staging
 class PacketReader(DataSourceReader):
     """One task for each endpoint; together they read the router as it was when the query was planned."""
 
-    def __init__(self, router: str, address: str, columns: list[str], filters: Term | None) -> None:
-        self._router, self._address, self._columns = router, address, columns
+    def __init__(
+        self, router: str, identity: str | None, address: str, columns: list[str], filters: Term | None
+    ) -> None:
+        self._router, self._identity, self._address, self._columns = router, identity, address, columns
         self._pushdown = Pushdown(filters)
 
     def partitions(self) -> list[InputPartition]:
-        with RouterClient(self._router) as client:
+        with RouterClient(self._router, self._identity) as client:
             return [*ranges_of(client, self._address, self._columns, filters=self._pushdown.filters)]
 
     def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:

@@ -19,9 +19,10 @@ class StoreChangedError(QisError):
 
 @dataclass
 class Range(InputPartition):
-    """`ticket` is one of RouterClient.endpoints, of the store `store`."""
+    """`ticket` is one of RouterClient.endpoints, of the store `store`. `identity` is a folder, on every executor."""
 
     router: str
+    identity: str | None
     store: str
     ticket: bytes
 
@@ -32,7 +33,7 @@ class Range(InputPartition):
         reached, patience = request.since, Patience()
         while True:
             try:
-                with RouterClient(self.router) as client:
+                with RouterClient(self.router, self.identity) as client:
                     check_store(client, self.store)
                     for packets in client.stream(within(self.ticket, reached, request.until)):
                         patience.renew()
@@ -55,7 +56,7 @@ def ranges_of(
 ) -> list[Range]:
     """The packets that `client.read` would give now, up to the cursor `until`, for tasks side by side."""
     tickets = client.endpoints(address, since=since, until=until, columns=columns, filters=filters)
-    return [Range(client.url, client.store, ticket) for ticket in tickets]
+    return [Range(client.url, client.identity, client.store, ticket) for ticket in tickets]
 
 
 def check_store(client: RouterClient, store: str) -> None:

@@ -1,6 +1,6 @@
 """Which deposits may be stored: small ones are checked together, for one row costs almost what a hundred do."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
@@ -21,7 +21,7 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class Deposit:
-    """`problem` is the domain and problem type its packets must have, None where they are complete and checked.
+    """`expected`: see check_expected; None where its packets are complete and checked.
 
     Until they are checked no kernel may touch them: their buffers may contradict each other.
     """
@@ -30,7 +30,7 @@ class Deposit:
     packets: pa.RecordBatch
     size: int
     done: Callable[[Receipt | QisError], None]
-    problem: tuple[str, ...] | None = None
+    expected: Mapping[str, str] | None = None
     stream: Stream | None = None
 
 
@@ -56,36 +56,37 @@ def admit(group: Sequence[Deposit]) -> tuple[pa.RecordBatch, list[QisError | Non
     return _concatenated([*batches, _NOTHING]), refusals
 
 
-def check_problem(packets: pa.RecordBatch, problem: tuple[str, ...]) -> None:
-    """PacketError where a packet does not belong to the address of this domain and problem type."""
-    for field, wanted in zip(("domain", "problem_type"), problem, strict=True):
+def check_expected(packets: pa.RecordBatch, expected: Mapping[str, str]) -> None:
+    """PacketError where a packet has another domain or problem_type than its address, another node_id than whoever
+    deposits it."""
+    for field, wanted in expected.items():
         values = packets[field].to_pylist()
         for value in set(values) - {wanted}:
-            reason = f"{value!r:.60} is not the {wanted!r:.60} of the address it is deposited at"
+            reason = f"{value!r:.60} is not the {wanted!r:.60} of the {_WHOSE[field]}"
             raise PacketError(field, reason, values.index(value))
 
 
 def _complete(deposits: Sequence[Deposit]) -> pa.RecordBatch:
     batches = []
-    for _, alike in groupby(deposits, lambda deposit: (deposit.problem is None, len(deposit.packets.schema))):
+    for _, alike in groupby(deposits, lambda deposit: (deposit.expected is None, len(deposit.packets.schema))):
         run = list(alike)
-        if run[0].problem is not None:
+        if run[0].expected is not None:
             # All at once: every call into Arrow lets go of the interpreter, and dozens of threads wait for it.
             packet.validate(pa.Table.from_batches([deposit.packets for deposit in run]))
         whole = _concatenated([deposit.packets for deposit in run])
-        if run[0].problem is not None:
+        if run[0].expected is not None:
             whole = packet.complete_validated(whole)
-            _check_problems(run, whole)
+            _check_expected(run, whole)
         batches.append(whole)
     return _concatenated(batches)
 
 
-def _check_problems(deposits: Sequence[Deposit], packets: pa.RecordBatch) -> None:
+def _check_expected(deposits: Sequence[Deposit], packets: pa.RecordBatch) -> None:
     at = 0
-    for problem, alike in groupby(deposits, lambda deposit: deposit.problem):
-        assert problem is not None
+    for expected, alike in groupby(deposits, lambda deposit: deposit.expected):
+        assert expected is not None
         rows = sum(deposit.packets.num_rows for deposit in alike)
-        check_problem(packets.slice(at, rows), problem)
+        check_expected(packets.slice(at, rows), expected)
         at += rows
 
 
@@ -93,4 +94,9 @@ def _concatenated(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
 
+_WHOSE = {
+    "domain": "address it is deposited at",
+    "problem_type": "address it is deposited at",
+    "node_id": "certificate it is deposited under",
+}
 _NOTHING = pa.RecordBatch.from_pylist([], schema=OUTCOME_PACKET_SCHEMA)
