@@ -84,6 +84,8 @@ class NetworkFolder:
 
     def revoke(self, name: str) -> None:
         """The member is none any more, from now on, and the policy forgets it."""
+        if name == OPERATOR:
+            raise IdentityError(f"the {OPERATOR} stays a member; qis network rotate {OPERATOR} gives it new keys")
         with self._changing() as members:
             _check_member(members, name)
             del members[name]

@@ -54,16 +54,17 @@ VERBS = tuple(field.name for field in fields(Grants))
 def parse(text: str) -> dict[str, Grants]:
     """Member -> what it may do; PolicyError where the text says something else."""
     found = {}
-    for name, node in _entries(_composed(text), "a member and below it what it may do"):
+    for key, value in _entries(_composed(text), "a member and below it what it may do"):
+        name = key.value
         if name in found:
-            raise _mistake(node, f"{name!r:.80} is there already")
+            raise _mistake(key, f"{name!r:.80} is there already")
         grants: dict[str, tuple[Pattern, ...]] = {}
-        for verb, patterns in _entries(node, f'what {name!r:.80} may do, such as read: ["clinical.*"]'):
-            if verb not in VERBS:
-                raise _mistake(patterns, f"{verb!r:.80} is none of {', '.join(VERBS)}")
-            if verb in grants:
-                raise _mistake(patterns, f"{verb!r} is there already")
-            grants[verb] = tuple(_patterns(patterns))
+        for verb, patterns in _entries(value, f'what {name!r:.80} may do, such as read: ["clinical.*"]'):
+            if verb.value not in VERBS:
+                raise _mistake(verb, f"{verb.value!r:.80} is none of {', '.join(VERBS)}")
+            if verb.value in grants:
+                raise _mistake(verb, f"{verb.value!r} is there already")
+            grants[verb.value] = tuple(_patterns(patterns))
         found[name] = Grants(**grants)
     return found
 
@@ -100,7 +101,7 @@ def _composed(text: str) -> yaml.MappingNode | None:
     return root
 
 
-def _entries(node: yaml.Node | None, expected: str) -> Iterator[tuple[str, yaml.Node]]:
+def _entries(node: yaml.Node | None, expected: str) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
     """As they are written: a site called `no` or `1948` is a name here, and a key that is there twice is seen."""
     if node is None or (isinstance(node, yaml.ScalarNode) and node.value in ("", "{}")):
         return
@@ -109,7 +110,7 @@ def _entries(node: yaml.Node | None, expected: str) -> Iterator[tuple[str, yaml.
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode):
             raise _mistake(key, f"expected {expected}")
-        yield key.value, value
+        yield key, value
 
 
 def _patterns(node: yaml.Node) -> Iterator[Pattern]:

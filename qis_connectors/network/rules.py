@@ -19,6 +19,7 @@ from qis_connectors.network.policy import Grants
 _SETTLED_NS = 50_000_000
 """A file that was changed less than this before it was read may change again without another time stamp."""
 
+_UNREADABLE = (QisError, OSError, ValueError, KeyError, TypeError)
 _Said = TypeVar("_Said")
 logger = logging.getLogger(__name__)
 
@@ -54,10 +55,10 @@ class _Watched(Generic[_Said]):
 
     def __init__(self, path: Path, parse: Callable[[str], _Said]) -> None:
         self._path, self._parse = path, parse
-        self._seen = self._look()
+        self._seen, self._mistake = self._look(), ""
         try:
             self._said = parse(path.read_text(encoding="utf-8"))
-        except (QisError, OSError, ValueError, KeyError, TypeError) as error:
+        except _UNREADABLE as error:
             raise IdentityError(f"{path}: {error}") from None
 
     def now(self) -> _Said:
@@ -65,10 +66,11 @@ class _Watched(Generic[_Said]):
         if found != self._seen:
             self._seen = found
             try:
-                self._said = self._parse(self._path.read_text(encoding="utf-8"))
-                logger.info("read %s", self._path)
-            except (QisError, OSError, ValueError, KeyError, TypeError) as error:
-                logger.error("%s: %s; what it said before goes on to hold", self._path, error)
+                self._said, self._mistake = self._parse(self._path.read_text(encoding="utf-8")), ""
+            except _UNREADABLE as error:
+                if str(error) != self._mistake:
+                    logger.error("%s: %s; what it said before goes on to hold", self._path, error)
+                self._mistake = str(error)
         return self._said
 
     def _look(self) -> tuple[int, ...]:

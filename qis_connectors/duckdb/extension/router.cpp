@@ -1,7 +1,9 @@
 #include "router.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cctype>
+#include <cstdlib>
 #include <fstream>
 #include <sstream>
 
@@ -14,6 +16,16 @@ using arrow::Result;
 using arrow::Status;
 
 static constexpr double kLongestTimeout = 86'400;
+static constexpr int kTokenBytes = 4096;
+static constexpr const char *kRouterName = "router.qis";
+
+// Writes a token for the bundle in a folder, or what is wrong with it, and says which.
+using TokenSource = bool (*)(const char *folder, char *text, int size);
+static std::atomic<TokenSource> token_source {nullptr};
+
+extern "C" __attribute__((visibility("default"))) void qis_set_token_source(TokenSource source) {
+	token_source = source;
+}
 
 std::string Request::Encode() const {
 	std::string text = "{\"v\": 1, \"address\": " + Quoted(address);
@@ -34,6 +46,44 @@ std::string Request::Encode() const {
 		text += ", \"filters\": " + filters;
 	}
 	return text + "}";
+}
+
+static Result<std::string> FileText(const char *setting, const std::string &path) {
+	std::ifstream file(path);
+	std::stringstream text;
+	text << file.rdbuf();
+	if (!file || text.str().empty()) {
+		return Status::Invalid(setting, ": cannot read '", path, "'");
+	}
+	return text.str();
+}
+
+// A token that is good for some minutes, or why there is none. Python signs it: no library that a wheel of pyarrow or
+// DuckDB brings lets an extension use its Ed25519.
+static Result<std::string> Token(const Settings &settings) {
+	auto source = token_source.load();
+	if (!settings.token.empty() || settings.identity.empty() || !source) {
+		return settings.token;
+	}
+	char text[kTokenBytes] = "";
+	return source(settings.identity.c_str(), text, sizeof text) ? Result<std::string>(text) : Status::Invalid(text);
+}
+
+// The bundle of identity.py.
+Status Router::ProveIdentity(flight::FlightClientOptions &options) {
+	auto preset = std::getenv("QIS_IDENTITY");
+	if (settings_.identity.empty() && preset) {
+		settings_.identity = preset;
+	}
+	if (settings_.identity.empty()) {
+		return Status::OK();
+	}
+	const auto &folder = settings_.identity;
+	ARROW_ASSIGN_OR_RAISE(options.tls_root_certs, FileText("qis_identity", folder + "/ca.pem"));
+	ARROW_ASSIGN_OR_RAISE(options.cert_chain, FileText("qis_identity", folder + "/cert.pem"));
+	ARROW_ASSIGN_OR_RAISE(options.private_key, FileText("qis_identity", folder + "/key.pem"));
+	options.override_hostname = kRouterName;
+	return Token(settings_).status();
 }
 
 Result<std::shared_ptr<Router>> Router::Connect(const std::string &url, const Settings &settings) {
@@ -57,13 +107,10 @@ Result<std::shared_ptr<Router>> Router::Connect(const std::string &url, const Se
 	}
 	auto options = flight::FlightClientOptions::Defaults();
 	if (!settings.tls_roots.empty()) {
-		std::ifstream file(settings.tls_roots);
-		std::stringstream text;
-		text << file.rdbuf();
-		if (!file || text.str().empty()) {
-			return Status::Invalid("qis_tls_roots: cannot read '", settings.tls_roots, "'");
-		}
-		options.tls_root_certs = text.str();
+		ARROW_ASSIGN_OR_RAISE(options.tls_root_certs, FileText("qis_tls_roots", settings.tls_roots));
+	}
+	if (url.rfind("grpc+tls://", 0) == 0) {
+		ARROW_RETURN_NOT_OK(router->ProveIdentity(options));
 	}
 	auto client = flight::FlightClient::Connect(*location, options);
 	if (!client.ok()) {
@@ -136,8 +183,9 @@ Result<flight::FlightClient::DoPutResult> Router::Put(const std::string &command
 flight::FlightCallOptions Router::Options(double timeout) const {
 	flight::FlightCallOptions options;
 	options.timeout = flight::TimeoutDuration(timeout);
-	if (!settings_.token.empty()) {
-		options.headers.emplace_back("authorization", "Bearer " + settings_.token);
+	auto token = Token(settings_).ValueOr("");
+	if (!token.empty()) {
+		options.headers.emplace_back("authorization", "Bearer " + token);
 	}
 	return options;
 }
@@ -173,6 +221,12 @@ Status Router::OneLine(const Status &status) const {
 	case flight::FlightStatusCode::Unavailable: {
 		std::string lower = cause;
 		std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
+		if (lower.find("socket closed") != std::string::npos) {
+			cause = "it closes the connection: is that its port, and is qis_identity a bundle of its network?";
+		}
+		if (lower.find("ssl handshake failed") != std::string::npos) {
+			cause = "it is not a router of a network that you have shown a bundle of (SET qis_identity)";
+		}
 		for (const char *known : {"connection refused", "address lookup failed", "connection reset", "timed out"}) {
 			if (lower.find(known) != std::string::npos) {
 				cause = known;
@@ -183,8 +237,9 @@ Status Router::OneLine(const Status &status) const {
 	case flight::FlightStatusCode::TimedOut:
 		return Status::IOError("router ", url_, " does not answer within ", Patience());
 	case flight::FlightStatusCode::Unauthenticated:
-	case flight::FlightStatusCode::Unauthorized:
 		return Status::Invalid("router ", url_, " refuses the token: ", cause, " (SET qis_token)");
+	case flight::FlightStatusCode::Unauthorized:
+		return Status::Invalid("router ", url_, " refuses: ", cause);
 	default:
 		return Status::Invalid("router ", url_, ": ", cause);
 	}

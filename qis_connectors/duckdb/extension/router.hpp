@@ -12,6 +12,7 @@ namespace qis {
 
 // What SQL has set: see settings.cpp.
 struct Settings {
+	std::string identity;
 	std::string token;
 	std::string tls_roots;
 	double timeout = 20;
@@ -60,6 +61,7 @@ public:
 	}
 
 private:
+	arrow::Status ProveIdentity(arrow::flight::FlightClientOptions &options);
 	arrow::flight::FlightCallOptions Options(double timeout) const;
 
 	std::string url_;
