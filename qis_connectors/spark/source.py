@@ -33,7 +33,7 @@ class PacketSource(DataSource):
     | option | |
     |---|---|
     | router | `grpc://HOST:PORT` or `grpc+tls://HOST:PORT`; always needed |
-    | identity | the folder of one's bundle, on the driver and every executor; the driver's QIS_IDENTITY if not given |
+    | identity | one's bundle, a folder on driver and executors; what QIS_IDENTITY named as Spark began, if not given |
     | address | reading: an address, a prefix or a glob, needed; writing: where all packets go, if not each to its own |
     | filters | reading: a condition in the grammar of filters.py, as JSON; what it does not keep is not sent |
     | pushdown | reading a batch: `true` sends the conditions of the query itself to the router, see below |
