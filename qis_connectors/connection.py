@@ -124,8 +124,8 @@ def _said(error: Exception) -> str:
 
 
 _TLS = (
-    ("socket closed", "it closes the connection: is that its port, and is your certificate one of its network's?"),
-    ("ssl handshake failed", "it is not the router of your network, or does not speak TLS"),
+    ("socket closed", "it hangs up: a network's router is at grpc+tls:// and takes its own members' certificates only"),
+    ("ssl handshake failed", "it is not the router of your network, or it is in plain mode, at grpc://"),
     ("not in peer certificate", "it is not the router of your network"),
 )
 

@@ -109,7 +109,10 @@ def test_mistakes_are_one_line(qis, network, tmp_path):
         (("router", "--listen", "grpc+tls://127.0.0.1:0"), "TLS needs a network; qis network init makes one"),
         (("router", "--listen", "grpc://0.0.0.0:0"), "without TLS a router listens on loopback only"),
         (("addresses", "--router", "grpc://127.0.0.1:1", "--identity", net), "asks for no identity"),
-        (("addresses", "--router", "grpc+tls://127.0.0.1:1", "--identity", net), f"{net / 'cert.pem'}: no such file"),
+        (
+            ("addresses", "--router", "grpc+tls://127.0.0.1:1", "--identity", net),
+            f"{net}: is no bundle, it has no cert.pem",
+        ),
     ):
         status, out, err = qis(*arguments)
         assert (status, out, err.count("\n")) == (1, "", 1), err

@@ -62,39 +62,23 @@ class Authority:
         self, subject: str, name: x509.GeneralName, usage: ObjectIdentifier, life: timedelta
     ) -> tuple[x509.Certificate, EllipticCurvePrivateKey]:
         key = generate_private_key(SECP256R1())
-        builder = _builder(subject, key, life).issuer_name(self.certificate.subject)
         # One name: pyarrow shows a handler the first there is, and nothing else of a certificate.
         builder = (
-            builder.add_extension(x509.SubjectAlternativeName([name]), critical=False)
+            _builder(subject, key, self.certificate.subject, self.key, life)
+            .add_extension(x509.SubjectAlternativeName([name]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=True)
+            .add_extension(_key_usage("digital_signature"), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         )
         return builder.sign(self.key, hashes.SHA256()), key
 
 
 def new_authority(network: str) -> Authority:
     key = generate_private_key(SECP256R1())
-    builder = _builder(network, key, AUTHORITY_LIFE)
-    usage = x509.KeyUsage(
-        key_cert_sign=True,
-        crl_sign=True,
-        **dict.fromkeys(
-            (
-                "digital_signature",
-                "content_commitment",
-                "key_encipherment",
-                "data_encipherment",
-                "key_agreement",
-                "encipher_only",
-                "decipher_only",
-            ),
-            False,
-        ),
-    )
     builder = (
-        builder.issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, network)]))
+        _builder(network, key, _name(network), key, AUTHORITY_LIFE)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage, critical=True)
+        .add_extension(_key_usage("key_cert_sign", "crl_sign"), critical=True)
     )
     return Authority(builder.sign(key, hashes.SHA256()), key)
 
@@ -145,13 +129,43 @@ def certificate_pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def _builder(subject: str, key: EllipticCurvePrivateKey, life: timedelta) -> x509.CertificateBuilder:
+def _builder(
+    subject: str,
+    key: EllipticCurvePrivateKey,
+    issuer: x509.Name,
+    issuer_key: EllipticCurvePrivateKey,
+    life: timedelta,
+) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+        .subject_name(_name(subject))
+        .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(min(now, now + life) - _BEFORE)
         .not_valid_after(now + life)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
     )
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _key_usage(*uses: str) -> x509.KeyUsage:
+    return x509.KeyUsage(**{name: name in uses for name in _KEY_USES})
+
+
+_KEY_USES = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)

@@ -26,6 +26,10 @@ class Identity:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        if not (self.folder / "cert.pem").exists():
+            raise IdentityError(
+                f"{self.folder}: is no bundle, it has no cert.pem; an operator makes them as bundles/NAME"
+            )
         authority = load_pem(self.folder / "ca.pem", x509.load_pem_x509_certificate)
         certificate = load_pem(self.folder / "cert.pem", x509.load_pem_x509_certificate)
         signing = load_pem(self.folder / "signing.pem", lambda text: load_pem_private_key(text, None))

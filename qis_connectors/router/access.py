@@ -79,26 +79,30 @@ class Access:
         assert self._rules
         member = self._rules.member(identity)
         if member is None:
-            raise UnprovenError(f"{identity} is no member of the network {self._network}, or not any more")
+            raise UnprovenError(identity, f"{identity} is no member of the network {self._network}, or not any more")
         self._prove(identity, token, member)
         if verb != "join" and not self._rules.grants(member.name).allow(verb, address):
-            raise AccessError(f"{member.name} may not {verb}{f' {address}' if address else ''} here (policy.yaml)")
+            raise AccessError(
+                identity, f"{member.name} may not {verb}{f' {address}' if address else ''} here (policy.yaml)"
+            )
         return Permit(self._rules, identity, member)
 
     def _prove(self, identity: str, token: str, member: Member) -> None:
         """Each token is verified once: signatures cost more than small calls do."""
         now = time.time()
         if member.expires < now:
-            raise UnprovenError(f"the certificate of {member.name} has expired")
+            raise UnprovenError(identity, f"the certificate of {member.name} has expired")
         known = self._verified.get(token)
         if known and known[0] == member and now < known[1]:
             return
         if not token:
-            raise UnprovenError(f"{member.name} has sent no token: a call carries one in its authorization header")
+            raise UnprovenError(
+                identity, f"{member.name} has sent no token: a call carries one in its authorization header"
+            )
         try:
             end = verify(token, Proof(identity, self._network, member.certificate), member.signing_key)
         except TokenError as error:
-            raise UnprovenError(f"{member.name}: {error}") from None
+            raise UnprovenError(identity, f"{member.name}: {error}") from None
         if len(self._verified) >= _MAX_VERIFIED:
             self._verified.clear()
         self._verified[token] = member, end + LEEWAY_SECONDS
@@ -108,8 +112,7 @@ class Tokens(flight.ServerMiddlewareFactory):  # type: ignore[misc]  # pyarrow s
     """Keeps a call's token for its handler."""
 
     def start_call(self, _: flight.CallInfo, headers: dict[str, list[str]]) -> "_Token | None":
-        (value,) = headers.get("authorization", [""])[:1]
-        scheme, _, text = value.partition(" ")
+        scheme, _, text = next(iter(headers.get("authorization", ())), "").partition(" ")
         return _Token(text.strip()) if scheme.lower() == "bearer" else None
 
 

@@ -22,11 +22,19 @@ class BusyError(QisError):
     """The router has as much on its hands as it takes; the same call may succeed later."""
 
 
-class UnprovenError(QisError):
+class DeniedError(QisError):
+    """A call that is not let in; `identity` is what its certificate says."""
+
+    def __init__(self, identity: str, reason: str) -> None:
+        super().__init__(reason)
+        self.identity = identity
+
+
+class UnprovenError(DeniedError):
     """Whoever calls has not proved to be a member of the network."""
 
 
-class AccessError(QisError):
+class AccessError(DeniedError):
     """A member that may not do this there."""
 
 
@@ -93,6 +101,6 @@ def _reason(error: QisError) -> str:
 
 
 def _place(error: QisError) -> dict[str, object]:
-    """Which field of which row; what it held stays out of the log."""
-    places = {name: getattr(error, name, None) for name in ("field", "row")}
+    """Which field of which row, or who was denied; what a field held stays out of the log."""
+    places = {name: getattr(error, name, None) for name in ("field", "row", "identity")}
     return {name: place for name, place in places.items() if place is not None}
