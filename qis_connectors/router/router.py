@@ -108,6 +108,5 @@ class Router:
     def _log_start(self) -> None:
         details = {"url": self.url, "folder": str(self._folder), "store": self.store, "metrics": self.metrics_url}
         recovered = {"cursor": self._packets.head, "recovery_seconds": self._recovery_seconds}
-        logger.info("started", extra={**details, **recovered, "network": self._network and str(self._network)})
-        if not self._network:
-            logger.warning("plain mode: whoever is on this machine may deposit and read anything, under any name")
+        mode = f"strict: members of {self._network}" if self._network else "plain: anybody on this machine, by any name"
+        logger.info("started", extra={**details, **recovered, "mode": mode})

@@ -20,8 +20,20 @@ from qis_connectors.router.packet_log.store import StoreError
 MAX_BYTES = 2 << 30
 """Of packets in one transaction, as Arrow: some four million."""
 
-OWNER = "owner"
-"""The file that says who has begun the transaction; empty, or not there, at a router without a network."""
+_OWNER = "owner"
+
+
+def write_owner(folder: Path, owner: str) -> None:
+    """Who has begun the transaction in `folder`: on the disk, as what will be staged there."""
+    with (folder / _OWNER).open("wb") as file:
+        file.write(owner.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Staging:
@@ -33,8 +45,9 @@ class Staging:
         self._folder = folder
         self._connection: apsw.Connection | None = None
         self._bytes = 0
-        owner = folder / OWNER
-        self.owner = owner.read_text(encoding="utf-8") if owner.exists() else ""
+        owner = folder / _OWNER
+        # A failure of the power may have left half of it, of a transaction that nobody was told of.
+        self.owner = owner.read_text(encoding="utf-8", errors="replace") if owner.exists() else ""
 
     def add(self, parts: Sequence[tuple[str, pa.RecordBatch]]) -> int:
         """How many packets are now on the disk: all of these, or QisError where the transaction is over or full."""

@@ -26,7 +26,7 @@ from qis_connectors.receipt import Receipt, decode
 from qis_connectors.router.deposit import Stage
 from qis_connectors.router.packet_log.log import PacketLog
 from qis_connectors.router.packet_log.store import StoreError
-from qis_connectors.router.staging import OWNER, Staging
+from qis_connectors.router.staging import Staging, write_owner
 
 IDLE_SECONDS = 3600
 """A transaction nobody has staged in for longer is aborted, when next any transaction is begun, joined or ended."""
@@ -72,7 +72,8 @@ class Transactions:
             try:
                 self._folder.mkdir(exist_ok=True)
                 (self._folder / name).mkdir()
-                (self._folder / name / OWNER).write_text(owner, encoding="utf-8")
+                if owner:
+                    write_owner(self._folder / name, owner)
                 for folder in (self._folder, self._folder.parent):
                     _sync(folder)
             except OSError as error:
