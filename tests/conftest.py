@@ -15,6 +15,7 @@ from pipelines import cli
 from qis_connectors import duckdb as qis_duckdb
 from qis_connectors.client import RouterClient
 from qis_connectors.network import folder
+from qis_connectors.network.identity import Identity
 from qis_connectors.packet import INTERCHANGE_SCHEMA
 from qis_connectors.router import Router
 
@@ -77,6 +78,16 @@ def strict(tmp_path, network):
     """Its router."""
     with Router(tmp_path / "router", "grpc+tls://127.0.0.1:0", network=network.folder) as router:
         yield router
+
+
+@pytest.fixture
+def site_a(network):
+    return Identity(network.bundle("site-a"))
+
+
+@pytest.fixture
+def site_b(network):
+    return Identity(network.bundle("site-b"))
 
 
 @pytest.fixture(scope="session")

@@ -24,8 +24,7 @@ def deposit():
     def make(table, stream=None, problem=BCG):
         batch = pa.concat_batches(table.to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)])
         answer = Future()
-        expected = dict(zip(("domain", "problem_type"), problem, strict=True))
-        made = Deposit("/".join(problem), batch, 1, answer.set_result, expected, stream)
+        made = Deposit("/".join(problem), batch, 1, answer.set_result, problem, stream)
         return made, answer
 
     return make

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from pyarrow import feather
 
 from qis_connectors.errors import QisError
@@ -66,6 +67,15 @@ def test_a_certificate_names_its_member_and_nothing_else(network):
     identity = Identity(network.bundle("site-a"))
     assert (identity.name, identity.network, identity.uri) == ("site-a", "network", "spiffe://network/site/site-a")
     assert Identity(network.bundle("operator")).uri == "spiffe://network/operator"
+
+
+def test_the_keys_a_member_has_had_are_kept(network):
+    had = []
+    for bundle in (lambda: network.bundle("site-a"), lambda: network.rotate("site-a")):
+        key = load_pem_private_key((bundle() / "signing.pem").read_bytes(), None).public_key()
+        had.append(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    network.revoke("site-a")
+    assert (network.folder / "keys" / "site-a.pub").read_bytes() == b"".join(had)
 
 
 def test_who_runs_the_router_needs_no_key_of_the_authority(network, tmp_path):

@@ -84,10 +84,12 @@ def test_reads_and_listings_show_what_may_be_read(client, allow, both):
 
 def test_what_arrives_shows_what_may_be_read(client, allow, both):
     allow("site-b", 'read: ["imaging.*"]')
-    with closing(client("site-b").watch("*")) as news:
-        for packets in both:
-            client("site-a").deposit(packets)
-        assert next(news).table["domain"].to_pylist() == ["imaging.chest_ct"] * 3
+    with closing(client("site-b").watch("*")) as part, closing(client("site-a").watch("*")) as whole:
+        client("site-a").deposit(both[0])
+        assert next(whole).table.num_rows == 2
+        client("site-a").deposit(both[1])
+        assert next(whole).table.num_rows == 3
+        assert next(part).table["domain"].to_pylist() == ["imaging.chest_ct"] * 3
 
 
 def test_default_is_to_deny(client, allow, both):

@@ -4,6 +4,7 @@
     ca.key.pem     its key: needed to add and to rotate, not to run a router, so it may be kept elsewhere meanwhile
     router/        what the router proves itself with
     members.json   who is a member now: certificate, key and expiry of each; nothing secret
+    keys/NAME.pub  every Ed25519 key a member has had, the newest last: what it has signed can be checked for ever
     policy.yaml    who may do what, for people to read and write
     bundles/NAME/  what each member is to be given, and may then be deleted here
 
@@ -106,11 +107,15 @@ class NetworkFolder:
         _replace(bundle / "cert.pem", certificate_pem(certificate))
         _replace(bundle / "key.pem", _private(key))
         _replace(bundle / "signing.pem", _private(signing))
-        public = signing.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        public = signing.public_key()
+        keys = self.folder / "keys" / f"{name}.pub"
+        keys.parent.mkdir(exist_ok=True)
+        known = keys.read_bytes() if keys.exists() else b""
+        _replace(keys, known + public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
         return {
             "identity": identity,
             "certificate": thumbprint(certificate),
-            "signing_key": urlsafe_b64encode(public).decode(),
+            "signing_key": urlsafe_b64encode(public.public_bytes_raw()).decode(),
             "expires": int(certificate.not_valid_after_utc.timestamp()),
         }
 

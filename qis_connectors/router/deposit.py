@@ -14,7 +14,7 @@ from qis_connectors.receipt import Receipt
 from qis_connectors.router.access import Permit
 from qis_connectors.router.acks import Acks
 from qis_connectors.router.inflight import InFlight
-from qis_connectors.router.packet_log.admission import Deposit, check_expected
+from qis_connectors.router.packet_log.admission import Deposit, Problem, check_problem
 from qis_connectors.router.packet_log.log import PacketLog
 from qis_connectors.router.traffic import Tally
 
@@ -35,23 +35,23 @@ Stage = Callable[[pa.RecordBatch, Callable[[Receipt | QisError], None]], None]
 
 def depositing(log: PacketLog, name: str, permit: Permit) -> Prepare:
     """For the address `name`."""
-    expected = _expected(name, permit)
+    problem = _problem(name, permit)
 
     def prepare(batch: pa.RecordBatch, size: int, acks: Acks) -> Callable[[], None]:
         permit.check()
-        return partial(log.put, _deposit(name, batch, size, expected, acks))
+        return partial(log.put, _deposit(name, batch, size, problem, acks))
 
     return prepare
 
 
 def staging(stage: Stage, name: str | None, permit: Permit) -> Prepare:
     """For a transaction; `name` is the address of all rows, where there is one."""
-    expected = _expected(name, permit)
+    problem = _problem(name, permit)
 
     def prepare(batch: pa.RecordBatch, _: int, acks: Acks) -> Callable[[], None]:
         permit.check()
         packets = packet.complete(batch)
-        check_expected(packets, expected)
+        check_problem(packets, problem)
         return partial(stage, packets, acks.put)
 
     return prepare
@@ -103,17 +103,16 @@ def _receive_next(prepare: Prepare, reader: flight.MetadataRecordBatchReader, ac
     return True
 
 
-def _expected(name: str | None, permit: Permit) -> dict[str, str]:
+def _problem(name: str | None, permit: Permit) -> Problem:
     """What each packet must say of where it goes and whose it is."""
-    problem = dict(zip(("domain", "problem_type"), address.parts(name), strict=False)) if name else {}
-    return problem if permit.node_id is None else {**problem, "node_id": permit.node_id}
+    return (*(address.parts(name)[:2] if name else (None, None)), permit.node_id)
 
 
-def _deposit(name: str, batch: pa.RecordBatch, size: int, expected: dict[str, str], acks: Acks) -> Deposit:
+def _deposit(name: str, batch: pa.RecordBatch, size: int, problem: Problem, acks: Acks) -> Deposit:
     if batch.num_rows <= TOGETHER_ROWS and batch.schema in (INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA):
-        return Deposit(name, batch, size, acks.put, expected, acks)
+        return Deposit(name, batch, size, acks.put, problem, acks)
     packets = packet.complete(batch)
-    check_expected(packets, expected)
+    check_problem(packets, problem)
     return Deposit(name, packets, packets.get_total_buffer_size(), acks.put, None, acks)
 
 

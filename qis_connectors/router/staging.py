@@ -29,11 +29,6 @@ def write_owner(folder: Path, owner: str) -> None:
         file.write(owner.encode())
         file.flush()
         os.fsync(file.fileno())
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class Staging:

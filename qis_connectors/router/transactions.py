@@ -74,7 +74,7 @@ class Transactions:
                 (self._folder / name).mkdir()
                 if owner:
                     write_owner(self._folder / name, owner)
-                for folder in (self._folder, self._folder.parent):
+                for folder in (self._folder / name, self._folder, self._folder.parent):
                     _sync(folder)
             except OSError as error:
                 raise StoreError(f"the router cannot begin a transaction: {error.strerror}") from None

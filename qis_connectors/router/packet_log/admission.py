@@ -1,6 +1,6 @@
 """Which deposits may be stored: small ones are checked together, for one row costs almost what a hundred do."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
@@ -12,6 +12,9 @@ from qis_connectors.errors import QisError
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, PacketError
 from qis_connectors.receipt import Receipt
 
+Problem = tuple[str | None, ...]
+"""The domain and problem type that packets must have, and the node_id where there is one; None: any."""
+
 
 class Stream(Protocol):
     """What a deposit came in. Nothing is stored behind a batch of it that was refused."""
@@ -21,7 +24,7 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class Deposit:
-    """`expected`: see check_expected; None where its packets are complete and checked.
+    """`problem` is what check_problem is to look for, None where the packets are complete and checked.
 
     Until they are checked no kernel may touch them: their buffers may contradict each other.
     """
@@ -30,7 +33,7 @@ class Deposit:
     packets: pa.RecordBatch
     size: int
     done: Callable[[Receipt | QisError], None]
-    expected: Mapping[str, str] | None = None
+    problem: Problem | None = None
     stream: Stream | None = None
 
 
@@ -56,37 +59,36 @@ def admit(group: Sequence[Deposit]) -> tuple[pa.RecordBatch, list[QisError | Non
     return _concatenated([*batches, _NOTHING]), refusals
 
 
-def check_expected(packets: pa.RecordBatch, expected: Mapping[str, str]) -> None:
-    """PacketError where a packet has another domain or problem_type than its address, another node_id than whoever
-    deposits it."""
-    for field, wanted in expected.items():
-        values = packets[field].to_pylist()
+def check_problem(packets: pa.RecordBatch, problem: Problem) -> None:
+    """PacketError where a packet does not belong to its address, or to whoever deposits it."""
+    for (field, whose), wanted in zip(_WHOSE.items(), problem, strict=False):
+        values = [] if wanted is None else packets[field].to_pylist()
         for value in set(values) - {wanted}:
-            reason = f"{value!r:.60} is not the {wanted!r:.60} of the {_WHOSE[field]}"
+            reason = f"{value!r:.60} is not the {wanted!r:.60} of the {whose}"
             raise PacketError(field, reason, values.index(value))
 
 
 def _complete(deposits: Sequence[Deposit]) -> pa.RecordBatch:
     batches = []
-    for _, alike in groupby(deposits, lambda deposit: (deposit.expected is None, len(deposit.packets.schema))):
+    for _, alike in groupby(deposits, lambda deposit: (deposit.problem is None, len(deposit.packets.schema))):
         run = list(alike)
-        if run[0].expected is not None:
+        if run[0].problem is not None:
             # All at once: every call into Arrow lets go of the interpreter, and dozens of threads wait for it.
             packet.validate(pa.Table.from_batches([deposit.packets for deposit in run]))
         whole = _concatenated([deposit.packets for deposit in run])
-        if run[0].expected is not None:
+        if run[0].problem is not None:
             whole = packet.complete_validated(whole)
-            _check_expected(run, whole)
+            _check_problems(run, whole)
         batches.append(whole)
     return _concatenated(batches)
 
 
-def _check_expected(deposits: Sequence[Deposit], packets: pa.RecordBatch) -> None:
+def _check_problems(deposits: Sequence[Deposit], packets: pa.RecordBatch) -> None:
     at = 0
-    for expected, alike in groupby(deposits, lambda deposit: deposit.expected):
-        assert expected is not None
+    for problem, alike in groupby(deposits, lambda deposit: deposit.problem):
+        assert problem is not None
         rows = sum(deposit.packets.num_rows for deposit in alike)
-        check_expected(packets.slice(at, rows), expected)
+        check_problem(packets.slice(at, rows), problem)
         at += rows
 
 
