@@ -56,7 +56,7 @@ class Size:
     calls: int
 
 
-QUICK = Size(0.4, 3, 200_000, 200)
+QUICK = Size(0.4, 3, 200_000, 100)
 FULL = Size(3, 7, 1_000_000, 1000)
 
 

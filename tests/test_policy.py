@@ -137,7 +137,9 @@ def test_a_policy_with_a_mistake_changes_nothing_and_a_revocation_still_holds(cl
     with pytest.raises(QisError, match=r"policy\.yaml: line 22: 'site-a' is there already"):
         network.add("site-c")
     network.policy.write_text("{")
-    with pytest.raises(QisError, match=r"policy\.yaml: line 1: is not YAML"):
+    with pytest.raises(
+        QisError, match=r"site-b is no member any more; its lines stay, for .*policy\.yaml: line 1: is not"
+    ):
         network.revoke("site-b")
     with pytest.raises(QisError, match="site-b is no member"):
         sites[1].addresses()
@@ -165,6 +167,7 @@ def test_a_site_that_is_added_is_known_at_once(strict, network, packets):
         ("a:\n  read: [['*']]", "line 2: expected an address"),
         ("a: everything", "line 1: expected what 'a' may do"),
         ("? [a]\n: {}", "line 1: expected a member"),
+        ("{a: {read: ['*']}}", "line 1: expected a member"),
     ],
 )
 def test_mistakes_name_their_line(text, line):
@@ -178,13 +181,16 @@ def test_names_are_what_is_written():
 
 
 def test_members_come_and_go_and_the_rest_stays_as_it_was_written():
-    text = f"{HEAD}\n# ours\nsite-a:\n  read: [a/b]  # for now\n"
+    text = f"{HEAD}\n# ours\nsite-a:\n  read:\n  - a/b  # for now\n  - c/d\n\n# theirs\n"
     longer = with_member(text, "site-b", '  read: ["*"]\n')
     assert parse(longer)["site-b"].read == (Pattern("*"),)
     assert with_member(longer, "site-a", "  {}\n") == longer
     assert without_member(longer, "site-b").rstrip() == text.rstrip()
     assert set(parse(without_member(longer, "site-a"))) == {"site-b"}
-    assert "# ours" in without_member(longer, "site-a")
+    kept = without_member(longer, "site-a")
+    assert "# ours" in kept
+    assert "# theirs\n\nsite-b:\n" in kept
+    assert without_member("a:\nb: {}\n", "a") == "b: {}\n"
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,9 @@ def load(connection: DuckDBPyConnection, identity: Path | str | None = None) -> 
         connection.execute(f"LOAD {_quoted(EXTENSION)}")
         if identity:
             connection.execute(f"SET GLOBAL qis_identity = {_quoted(identity)}")
-    except duckdb.Error as error:
+        ctypes.CDLL(str(EXTENSION)).qis_set_token_source(_TOKEN_SOURCE)
+    except (duckdb.Error, AttributeError) as error:
         raise QisError(_reason(str(error))) from None
-    ctypes.CDLL(str(EXTENSION)).qis_set_token_source(_TOKEN_SOURCE)
     return connection
 
 
@@ -87,6 +87,6 @@ def _reason(text: str) -> str:
             'duckdb.connect(..., config={"allow_unsigned_extensions": "true"})'
         )
     line = text.splitlines()[0]
-    if "cannot open shared object" in text or "Library not loaded" in text or "version" in text:
+    if any(sign in text for sign in ("cannot open shared object", "undefined symbol", "Library not loaded", "version")):
         return f"the DuckDB extension does not fit what is installed; install qis-connectors again: {line}"
     return f"the DuckDB extension cannot be loaded: {line}"

@@ -91,8 +91,11 @@ class NetworkFolder:
             _check_member(members, name)
             del members[name]
         # Only now: a mistake in the policy keeps nobody in.
-        with self._changing():
-            _replace(self.policy, policy.without_member(self._policy_text(), name).encode())
+        try:
+            with self._changing():
+                _replace(self.policy, policy.without_member(self._policy_text(), name).encode())
+        except IdentityError as error:
+            raise IdentityError(f"{name} is no member any more; its lines stay, for {error}") from None
 
     def _issue(self, name: str, life: timedelta) -> dict[str, Any]:
         """A bundle, and what the router is to know of it."""

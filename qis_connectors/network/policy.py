@@ -78,13 +78,10 @@ def with_member(text: str, name: str, grants: str) -> str:
 
 def without_member(text: str, name: str) -> str:
     """The text without a member's lines."""
-    root = _composed(text)
-    if root is None:
-        return text
     lines = text.splitlines(keepends=True)
-    for key, value in reversed(root.value):
+    for key, value in reversed(list(_entries(_composed(text), "a member"))):
         if key.value == name:
-            del lines[key.start_mark.line : value.end_mark.line + (value.end_mark.column > 0)]
+            del lines[key.start_mark.line : _last_line(value) + 1]
     return "".join(lines)
 
 
@@ -96,14 +93,22 @@ def _composed(text: str) -> yaml.MappingNode | None:
         raise PolicyError(f"line {line}: is not YAML: {error.problem}") from None
     except (yaml.YAMLError, RecursionError):
         raise PolicyError("is not YAML") from None
-    if root is not None and not isinstance(root, yaml.MappingNode):
+    if root is not None and (not isinstance(root, yaml.MappingNode) or root.flow_style):
         raise _mistake(root, "expected a member and below it what it may do")
     return root
 
 
+def _last_line(node: yaml.Node) -> int:
+    """Of what is written: a block ends, for YAML, behind the comments that follow it."""
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        return _last_line(last[1] if isinstance(last, tuple) else last)
+    return int(node.end_mark.line)
+
+
 def _entries(node: yaml.Node | None, expected: str) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
     """As they are written: a site called `no` or `1948` is a name here, and a key that is there twice is seen."""
-    if node is None or (isinstance(node, yaml.ScalarNode) and node.value in ("", "{}")):
+    if node is None or (isinstance(node, yaml.ScalarNode) and not node.value):
         return
     if not isinstance(node, yaml.MappingNode):
         raise _mistake(node, f"expected {expected}")

@@ -64,13 +64,13 @@ class _Watched(Generic[_Said]):
     def now(self) -> _Said:
         found = self._look()
         if found != self._seen:
-            self._seen = found
             try:
                 self._said, self._mistake = self._parse(self._path.read_text(encoding="utf-8")), ""
             except _UNREADABLE as error:
                 if str(error) != self._mistake:
                     logger.error("%s: %s; what it said before goes on to hold", self._path, error)
                 self._mistake = str(error)
+            self._seen = found
         return self._said
 
     def _look(self) -> tuple[int, ...]:
