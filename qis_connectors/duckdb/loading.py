@@ -60,7 +60,7 @@ def attach(connection: DuckDBPyConnection, url: str, name: str) -> None:
 
 
 def _write_token(folder: bytes, text: int, size: int) -> bool:
-    """For the extension, at each of its calls: a token for the bundle in a folder, or else what is wrong with it."""
+    """For the extension, every few minutes: a token for the bundle in a folder, or else what is wrong with it."""
     from qis_connectors.network.identity import Identity
 
     try:

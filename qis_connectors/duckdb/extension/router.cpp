@@ -17,6 +17,7 @@ using arrow::Status;
 
 static constexpr double kLongestTimeout = 86'400;
 static constexpr int kTokenBytes = 4096;
+static constexpr auto kTokenAge = std::chrono::minutes(2);
 static constexpr const char *kRouterName = "router.qis";
 
 // Writes a token for the bundle in a folder, or what is wrong with it, and says which.
@@ -59,14 +60,23 @@ static Result<std::string> FileText(const char *setting, const std::string &path
 }
 
 // A token that is good for some minutes, or why there is none. Python signs it: no library that a wheel of pyarrow or
-// DuckDB brings lets an extension use its Ed25519.
-static Result<std::string> Token(const Settings &settings) {
+// DuckDB brings lets an extension use its Ed25519. It is asked seldom: whoever waits for us may hold its lock.
+Result<std::string> Router::Token() const {
 	auto source = token_source.load();
-	if (!settings.token.empty() || settings.identity.empty() || !source) {
-		return settings.token;
+	if (!settings_.token.empty() || settings_.identity.empty() || !source) {
+		return settings_.token;
 	}
-	char text[kTokenBytes] = "";
-	return source(settings.identity.c_str(), text, sizeof text) ? Result<std::string>(text) : Status::Invalid(text);
+	std::lock_guard<std::mutex> lock(token_mutex_);
+	auto now = std::chrono::steady_clock::now();
+	if (token_.empty() || now - token_made_ > kTokenAge) {
+		char text[kTokenBytes] = "";
+		if (!source(settings_.identity.c_str(), text, sizeof text)) {
+			return Status::Invalid(text);
+		}
+		token_ = text;
+		token_made_ = now;
+	}
+	return token_;
 }
 
 // The bundle of identity.py.
@@ -83,7 +93,7 @@ Status Router::ProveIdentity(flight::FlightClientOptions &options) {
 	ARROW_ASSIGN_OR_RAISE(options.cert_chain, FileText("qis_identity", folder + "/cert.pem"));
 	ARROW_ASSIGN_OR_RAISE(options.private_key, FileText("qis_identity", folder + "/key.pem"));
 	options.override_hostname = kRouterName;
-	return Token(settings_).status();
+	return Token().status();
 }
 
 Result<std::shared_ptr<Router>> Router::Connect(const std::string &url, const Settings &settings) {
@@ -183,7 +193,7 @@ Result<flight::FlightClient::DoPutResult> Router::Put(const std::string &command
 flight::FlightCallOptions Router::Options(double timeout) const {
 	flight::FlightCallOptions options;
 	options.timeout = flight::TimeoutDuration(timeout);
-	auto token = Token(settings_).ValueOr("");
+	auto token = Token().ValueOr("");
 	if (!token.empty()) {
 		options.headers.emplace_back("authorization", "Bearer " + token);
 	}
