@@ -49,7 +49,7 @@ def new_packets(source: Source, job: str) -> dg.SensorDefinition:
         url = workspace.running_router()
         if url is None:
             return dg.SkipReason("no router runs")
-        with workspace.loop(source) as loop, RouterClient(url) as client:
+        with workspace.loop(source) as loop, RouterClient(url, loop.identity) as client:
             held = sum(client.addresses(loop.problem()[0])["packets"].to_pylist())
             # The store's identity, too: another router may hold as many.
             seen = f"{client.store}:{held}"

@@ -30,18 +30,20 @@ class Workspace(dg.ConfigurableResource["Workspace"]):
     spark_submit: str = ""
     """The command that submits to a cluster which sees the workspace, such as `spark-submit --master spark://HOST:7077`:
     what Spark is to count is counted there, by Dagster Pipes. Empty: Spark runs in the run's own process."""
+    identity: str = ""
+    """The folder of the bundle to be known by at a network's router; empty: the one that QIS_IDENTITY names."""
 
     @contextmanager
     def loop(self, source: Source) -> Iterator[Loop]:
         """For the steps that need no router."""
         with _failures(RETRIES.max_retries):
-            yield Loop(home(Path(self.root), source.name), self.router, self.engine, source)
+            yield Loop(home(Path(self.root), source.name), self.router, self.engine, source, self.identity or None)
 
     @contextmanager
     def loop_with_router(self, source: Source, retry_number: int = RETRIES.max_retries) -> Iterator[Loop]:
         """For the steps that send or pull packets; `retry_number`: how often this one was begun again."""
         with _failures(retry_number), nullcontext(self.router) if self.router else router_at(Path(self.root)) as url:
-            yield Loop(home(Path(self.root), source.name), url, self.engine, source)
+            yield Loop(home(Path(self.root), source.name), url, self.engine, source, self.identity or None)
 
     def running_router(self) -> str | None:
         """The URL of the router that sites know, if it runs; none is started."""

@@ -25,7 +25,11 @@ class Accumulated:
 
 
 def accumulate(
-    router: str, table: Path, pattern: str = "*", engine: Literal["duckdb", "spark"] = "duckdb"
+    router: str,
+    table: Path,
+    pattern: str = "*",
+    engine: Literal["duckdb", "spark"] = "duckdb",
+    identity: Path | str | None = None,
 ) -> Accumulated:
     """Append what the router has at `pattern` (an address, a prefix or a glob) and the table has not.
 
@@ -34,7 +38,7 @@ def accumulate(
     the same time this one starts over from what that one wrote. EngineError where Spark, or Delta on it, is not there.
     """
     append = _append_on_spark if engine == "spark" else _append
-    with RouterClient(router) as client:
+    with RouterClient(router, identity) as client:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return append(client, table, pattern)
@@ -47,7 +51,7 @@ def accumulate(
 def _append(client: RouterClient, table: Path, pattern: str) -> Accumulated:
     snapshot = PacketTable(table, create=True)
     source = f"{client.store}:{pattern}"
-    since, reached = snapshot.cursor(source), int(client.stats()["cursor"])
+    since, reached = snapshot.cursor(source), client.head()
     with duckdb.connect() as connection:
         known = snapshot.relation(connection).select("address", "packet_id").to_arrow_table()
         new = _unknown(connection, _read(client, pattern, since), known)

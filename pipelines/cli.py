@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from contextlib import closing, suppress
 from pathlib import Path
@@ -12,7 +13,8 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from pipelines.cli_site import audit, distill, study_app
+from pipelines.cli_network import network_app, token
+from pipelines.cli_site import IdentityFolder, audit, distill, study_app
 from pipelines.output import Format, notice, notices, print_rows, say_receipt
 from pipelines.shipped import shipped
 from qis_connectors.errors import QisError
@@ -26,10 +28,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(study_app, name="study")
+app.add_typer(network_app, name="network")
+app.command()(token)
 app.command()(distill)
 app.command()(audit)
 
-RouterUrl = Annotated[str, typer.Option("--router", help="The router, as grpc://HOST:PORT.")]
+RouterUrl = Annotated[str, typer.Option("--router", help="The router, as grpc://HOST:PORT or grpc+tls://HOST:PORT.")]
 Table = Annotated[Path, typer.Option("--table", help="The packet table, a Delta folder.")]
 Form = Annotated[Format, typer.Option("--format", help="How rows are printed.")]
 Filters = Annotated[
@@ -68,7 +72,16 @@ def demo(
 
 @app.command()
 def router(
-    listen: Annotated[str, typer.Option(help="Where to listen.")] = "grpc://127.0.0.1:8815",
+    network: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Serve this network's members only, over mutual TLS.")
+    ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where to listen: grpc://127.0.0.1:8815, with a network grpc+tls://0.0.0.0:8815.",
+        ),
+    ] = None,
     store: Annotated[Path, typer.Option(help="The folder that keeps the packets.")] = Path("qis-store"),
     metrics: Annotated[str | None, typer.Option(help="Prometheus metrics there: HOST:PORT, or PORT.")] = None,
     log: Annotated[Literal["text", "json"], typer.Option(help="How events are written to standard error.")] = "text",
@@ -76,13 +89,16 @@ def router(
     keep_bytes: Annotated[int | None, typer.Option(min=1, help="Keep this much of each address, the newest.")] = None,
     similarity: Similarity = None,
 ) -> None:
-    """Run a router until Ctrl-C. A packet it has acknowledged is on disk."""
+    """Run a router until Ctrl-C: of a network, or in plain mode for whoever is on this machine.
+
+    A packet it has acknowledged is on disk.
+    """
     from qis_connectors.router import Retention, Router, logs
 
     logs.configure(log)
     retention = Retention(keep_days, keep_bytes)
     definitions = similarity or shipped("similarity")
-    with suppress(KeyboardInterrupt), Router(store, listen, metrics, retention, definitions) as server:
+    with suppress(KeyboardInterrupt), Router(store, listen, metrics, retention, definitions, network) as server:
         server.serve()
 
 
@@ -105,13 +121,14 @@ def backup(
 def deposit(
     file: Annotated[Path, typer.Argument(help="Packets as .parquet, .arrow or .csv.")],
     router: RouterUrl,
+    identity: IdentityFolder = None,
 ) -> None:
     """Send the packets of a file to a router. One bad packet and none of them is sent."""
     from pipelines.packet_file import read_packets
     from qis_connectors.client import RouterClient
 
     packets = read_packets(file)
-    with RouterClient(router) as client:
+    with RouterClient(router, identity) as client:
         say_receipt(client.deposit(packets))
 
 
@@ -120,11 +137,12 @@ def addresses(
     router: RouterUrl,
     pattern: Annotated[str, typer.Argument(metavar="[GLOB]", help="Which: an address, a prefix or a glob.")] = "*",
     form: Form = Format.table,
+    identity: IdentityFolder = None,
 ) -> None:
     """List the addresses of a router with what is stored at them."""
     from qis_connectors.client import RouterClient
 
-    with RouterClient(router) as client:
+    with RouterClient(router, identity) as client:
         print_rows(client.addresses(pattern), form)
 
 
@@ -144,6 +162,7 @@ def query(
         str | None, typer.Option(help="The similarity definition; that of the address's domain if not given.")
     ] = None,
     form: Form = Format.table,
+    identity: IdentityFolder = None,
 ) -> None:
     """Print the packets at an address, and on standard error the cursor to go on from."""
     from qis_connectors.client import RouterClient
@@ -151,7 +170,7 @@ def query(
 
     wanted = [name.strip() for name in columns.split(",")] if columns is not None else None
     where, like = read_json("--filters", filters), similar(read_json("--similar-to", similar_to), threshold, definition)
-    with RouterClient(router) as client:
+    with RouterClient(router, identity) as client:
         packets = client.read(address, since=since, columns=wanted, limit=limit, filters=where, similar_to=like)
     shown = (*QUERY_COLUMNS, "similarity") if like else QUERY_COLUMNS
     print_rows(packets.table, form, None if wanted else shown)
@@ -167,6 +186,7 @@ def watch(
     form: Annotated[Format, typer.Option("--format", help="How rows are printed; json: one object a line.")] = (
         Format.table
     ),
+    identity: IdentityFolder = None,
 ) -> None:
     """Print the packets at an address, then those that arrive, until Ctrl-C. Comes back when the router does."""
     from pipelines.output import RowStream
@@ -177,7 +197,7 @@ def watch(
     cursor, wanted = since or 0, read_json("--filters", filters)
     with (
         suppress(KeyboardInterrupt),
-        RouterClient(router) as client,
+        RouterClient(router, identity) as client,
         closing(client.watch(address, since, filters=wanted)) as news,
     ):
         notice(f"watching {address}; Ctrl-C stops it")
@@ -193,11 +213,12 @@ def accumulate(
     table: Table,
     address: Annotated[str, typer.Option(help="Which packets: an address, a prefix or a glob.")] = "*",
     engine: Annotated[Literal["duckdb", "spark"], typer.Option(help="What finds the new ones and writes.")] = "duckdb",
+    identity: IdentityFolder = None,
 ) -> None:
     """Append what a router has and the packet table has not, each packet once."""
     from pipelines.accumulate import accumulate as append_new
 
-    done = append_new(router, table, address, engine)
+    done = append_new(router, table, address, engine, identity)
     notice(f"{done.new} new packets, {done.total} in {table} (version {done.version})")
 
 
@@ -283,6 +304,8 @@ def _place(error: Exception) -> str:
 
 def main() -> None:
     """The console script: a mistake of the user's is one line on standard error and exit status 1."""
+    if "router" not in sys.argv[1:2]:  # there an operator wants to see the handshakes that failed, too
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         app()
     except QisError as error:

@@ -18,6 +18,10 @@ EngineName = Annotated[
     str, typer.Option("--engine", help="What counts the rows: polars, duckdb, spark or a Spark master's URL.")
 ]
 Form = Annotated[Format, typer.Option("--format", help="How rows are printed.")]
+IdentityFolder = Annotated[
+    Path | None,
+    typer.Option("--identity", metavar="DIR", help="Your bundle, for grpc+tls:// routers; or QIS_IDENTITY names it."),
+]
 SENT_COLUMNS = ("node_id", "metric_name", "metric_delta", "metric_stderr", "sample_count", "intervention_type")
 study_app = typer.Typer(help="Write a study file, or see what one would send.", no_args_is_help=True)
 
@@ -56,7 +60,10 @@ def distill(
     study: StudyFile,
     engine: EngineName = "polars",
     out: Annotated[Path | None, typer.Option(help="Write the packets to this Parquet file.")] = None,
-    router: Annotated[str | None, typer.Option(help="Deposit the packets there: grpc://HOST:PORT.")] = None,
+    router: Annotated[
+        str | None, typer.Option(help="Deposit the packets there: grpc://HOST:PORT or grpc+tls://HOST:PORT.")
+    ] = None,
+    identity: IdentityFolder = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List each packet, its bytes and what the linter found. Nothing leaves.")
     ] = False,
@@ -79,7 +86,7 @@ def distill(
     if out:
         write_parquet(packets, out)
     if router:
-        with RouterClient(router) as client:
+        with RouterClient(router, identity) as client:
             say_receipt(client.deposit(packets))
     if not (out or router):
         print_rows(packets, form, SENT_COLUMNS)

@@ -43,7 +43,8 @@ largest trials that both engines give the same packet."""
 
 @dataclass(frozen=True)
 class Loop:
-    """One run of the loop: the study's folder, the router its sites know, the engine they are asked to use.
+    """One run of the loop: the study's folder, the router its sites know, the engine they are asked to use, and the
+    bundle they are known by at a network's router.
 
     A study of many months has rows and packets for each site and month; elsewhere the month is empty.
     """
@@ -52,6 +53,7 @@ class Loop:
     router: str
     engine: Literal["auto", "polars", "spark"] = "auto"
     source: Source = BCG
+    identity: Path | str | None = None
 
     def rows(self, site: str, month: str = "") -> Path:
         return self.root / self.study().of(month).pattern.replace("{site}", site)
@@ -119,13 +121,13 @@ def deposited_packets(loop: Loop, site: str, month: str = "") -> Receipt:
     """
     packets = pq.read_table(loop.staged(site, month))
     refuse(loop.study().of(month), site, loop.rows(site, month), packets)
-    with RouterClient(loop.router) as client:
+    with RouterClient(loop.router, loop.identity) as client:
         return client.deposit(packets)
 
 
 def packet_table(loop: Loop) -> Accumulated:
     """The packets of all sites at the study's address, pulled from the router and appended to the Delta table."""
-    return accumulate(loop.router, loop.table, loop.problem()[0])
+    return accumulate(loop.router, loop.table, loop.problem()[0], identity=loop.identity)
 
 
 def answer(loop: Loop, name: str) -> pa.Table:

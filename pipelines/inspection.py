@@ -145,10 +145,10 @@ def arrived(table: Path, sent: pa.ChunkedArray) -> list[Finding]:
     ]
 
 
-def fresh(table: Path, router: str, address: str) -> list[Finding]:
+def fresh(table: Path, router: str, address: str, identity: Path | str | None = None) -> list[Finding]:
     """Packets at the router that a packet table has not yet."""
     there = _packet_ids(table)
-    with RouterClient(router) as client:
+    with RouterClient(router, identity) as client:
         at_router = client.read(address, columns=["packet_id"]).table["packet_id"].to_pylist()
     return [
         Finding(

@@ -5,7 +5,7 @@ address never holds a glob character and a pattern can be told from an address b
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import translate
 from functools import cached_property, lru_cache
 from urllib.parse import quote, unquote
@@ -72,10 +72,12 @@ class Pattern:
     """What a reader asks for.
 
     ``clinical.*`` (any of ``*?[``) is a glob over whole addresses; ``clinical.tuberculosis`` or a trailing ``/`` is a
-    prefix of whole segments; everything else is one exact address.
+    prefix of whole segments; everything else is one exact address. Of what it covers only that counts which one of
+    `grants` covers too, where there are any.
     """
 
     text: str
+    grants: tuple["Pattern", ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.text:
@@ -105,7 +107,13 @@ class Pattern:
     def _glob(self) -> re.Pattern[str]:
         return re.compile(translate(self.text))
 
+    def within(self, grants: tuple["Pattern", ...]) -> "Pattern":
+        """The part of it that these patterns cover."""
+        return self if any(one.text in ("*", self.text) for one in grants) else replace(self, grants=grants)
+
     def matches(self, address: str) -> bool:
+        if self.grants is not None and not any(one.matches(address) for one in self.grants):
+            return False
         if self.is_glob:
             return self._glob.match(address) is not None
         if self.is_prefix:

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
 from pyarrow import flight
 
-from qis_connectors.connection import Packets, ask, chunks, connect, one_line_errors
+from qis_connectors.connection import Packets, ask, bundle_for, chunks, connect, identity_in, one_line_errors
 from qis_connectors.errors import QisError
 from qis_connectors.outcome import compact_json
 from qis_connectors.outgoing import CHUNK_ROWS, by_address, checked
@@ -31,14 +32,17 @@ _SIMILAR = pa.schema([("context", pa.string()), ("score", pa.float64())])
 
 
 class RouterClient:
-    """A connection to the router at a `grpc://HOST:PORT` URL; `store` is the identity of what it keeps.
+    """A connection to the router at a `grpc://HOST:PORT` URL, or at a network's `grpc+tls://HOST:PORT` with `identity`,
+    the folder of one's bundle (QIS_IDENTITY names it where it is not given). `store` says which store the router keeps.
 
     Every method raises QisError, in one line, where the router cannot be reached or refuses. May be shared by threads.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, identity: Path | str | None = None) -> None:
         self.url = url
-        self._client, self.store = connect(url)
+        self.identity = bundle_for(url, identity)
+        self._identity = identity_in(self.identity)
+        self._client, self.store = connect(url, self._identity)
 
     def __enter__(self) -> Self:
         return self
@@ -147,7 +151,7 @@ class RouterClient:
         router with another store than before is read from its beginning. Both are logged. QisError where it refuses.
         """
         asked = {"columns": columns, "filters": filters, "similar_to": similar_to, "profile": profile}
-        return watch(self.url, self.store, address, since, **asked)
+        return watch(self.url, self._identity, self.store, address, since, **asked)
 
     def addresses(self, pattern: str = "*") -> pa.Table:
         """What the router holds: address, packets, bytes, first_time and last_time (of the packets, ms since 1970)."""
@@ -162,6 +166,10 @@ class RouterClient:
                 for info in self._client.list_flights(pattern.encode())
             ]
         return pa.Table.from_pylist(rows, schema=_ADDRESSES)
+
+    def head(self) -> int:
+        """The cursor of the newest packet of all."""
+        return int(ask(self._client, self.url, "health")["cursor"])
 
     def stats(self) -> dict[str, Any]:
         """store (its identity), cursor (of the newest packet), packets, addresses, bytes, disk_bytes, uptime_seconds,

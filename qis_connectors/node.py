@@ -5,6 +5,7 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -47,14 +48,17 @@ class Node:
             others = node.query()
 
     Every method raises QisError, in one line, where the router cannot be reached or refuses. One node_id is one Node
-    in one process: it numbers its packets. Not for sharing between threads.
+    in one process: it numbers its packets. At a router of a network `identity` is the folder of its bundle, whose name
+    is the node_id; QIS_IDENTITY names it where it is not given. Not for sharing between threads.
     """
 
-    def __init__(self, node_id: str, router: str, *, domain: str, problem_type: str) -> None:
+    def __init__(
+        self, node_id: str, router: str, *, domain: str, problem_type: str, identity: Path | str | None = None
+    ) -> None:
         self.node_id = node_id
         self.address = addresses.of(domain, problem_type)
         self._problem = {"node_id": node_id, "domain": domain, "problem_type": problem_type}
-        self._client = RouterClient(router)
+        self._client = RouterClient(router, identity)
         self._past: _History | None = None
         self._seen = 0
         self._context: dict[str, Any] | None = None

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from contextlib import closing, suppress
 from queue import Empty, Full, Queue
 from threading import Event, Thread
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from pyarrow import flight
@@ -15,6 +16,9 @@ from pyarrow import flight
 from qis_connectors.connection import Packets, UnreachableError, connect, one_line_errors
 from qis_connectors.errors import QisError
 from qis_connectors.request import encode
+
+if TYPE_CHECKING:
+    from qis_connectors.network.identity import Identity
 
 FIRST_DELAY_SECONDS = 0.1
 LONGEST_DELAY_SECONDS = 15.0
@@ -26,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def watch(
-    url: str, store: str, address: str | None, since: int | None, **fields: object
+    url: str, identity: "Identity | None", store: str, address: str | None, since: int | None, **fields: object
 ) -> Generator[Packets, None, None]:
     """Packets as they come, for a request of these fields; `since` is a cursor of `store`.
 
@@ -35,7 +39,7 @@ def watch(
     failures = 0
     while True:
         try:
-            client, found = connect(url)
+            client, found = connect(url, identity)
             with client:
                 if found != store:
                     logger.warning("router %s has another store than before: reading it from its beginning", url)

@@ -14,6 +14,8 @@ from meta_analysis import classic, run
 from pipelines import cli
 from qis_connectors import duckdb as qis_duckdb
 from qis_connectors.client import RouterClient
+from qis_connectors.network import folder
+from qis_connectors.network.identity import Identity
 from qis_connectors.packet import INTERCHANGE_SCHEMA
 from qis_connectors.router import Router
 
@@ -60,6 +62,32 @@ def packets(packet_row):
 def router(tmp_path):
     with Router(tmp_path / "router", "grpc://127.0.0.1:0") as router:
         yield router
+
+
+@pytest.fixture
+def network(tmp_path):
+    """A network with the sites site-a and site-b, which may do anything but speak for each other."""
+    made = folder.init(tmp_path / "network")
+    made.add("site-a")
+    made.add("site-b")
+    return made
+
+
+@pytest.fixture
+def strict(tmp_path, network):
+    """Its router."""
+    with Router(tmp_path / "router", "grpc+tls://127.0.0.1:0", network=network.folder) as router:
+        yield router
+
+
+@pytest.fixture
+def site_a(network):
+    return Identity(network.bundle("site-a"))
+
+
+@pytest.fixture
+def site_b(network):
+    return Identity(network.bundle("site-b"))
 
 
 @pytest.fixture(scope="session")

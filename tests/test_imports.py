@@ -47,6 +47,8 @@ ONLY_IN = {
     "apsw": ("qis_connectors.router.",),
     "typer": ("pipelines.cli",),
     "prometheus_client": ("qis_connectors.router.metrics",),
+    "jwt": ("qis_connectors.network.tokens",),
+    "cryptography": ("qis_connectors.network", "qis_connectors.router.access"),
     "structlog": ("qis_connectors.router.logs",),
     "sklearn": ("pipelines.training",),
     "scipy": ("pipelines.training",),

@@ -20,7 +20,9 @@ def network_checks(source: Source) -> list[dg.AssetChecksDefinition]:
     return [
         _table_check(source, "each_packet_once", dg.AssetCheckSeverity.ERROR, lambda loop: each_once(loop.table)),
         _table_check(source, "all_that_was_sent", WARN, lambda loop: arrived(loop.table, _staged(loop))),
-        _table_check(source, "fresh", WARN, lambda loop: fresh(loop.table, loop.router, loop.problem()[0])),
+        _table_check(
+            source, "fresh", WARN, lambda loop: fresh(loop.table, loop.router, loop.problem()[0], loop.identity)
+        ),
         _disagreement(source),
     ]
 

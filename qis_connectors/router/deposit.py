@@ -11,9 +11,10 @@ from qis_connectors import address, packet
 from qis_connectors.errors import QisError
 from qis_connectors.packet import INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA, PacketError
 from qis_connectors.receipt import Receipt
+from qis_connectors.router.access import Permit
 from qis_connectors.router.acks import Acks
 from qis_connectors.router.inflight import InFlight
-from qis_connectors.router.packet_log.admission import Deposit, check_problem
+from qis_connectors.router.packet_log.admission import Deposit, Problem, check_problem
 from qis_connectors.router.packet_log.log import PacketLog
 from qis_connectors.router.traffic import Tally
 
@@ -32,23 +33,25 @@ Stage = Callable[[pa.RecordBatch, Callable[[Receipt | QisError], None]], None]
 """Takes complete packets, and whom to tell when they are safe on the disk or why they are not."""
 
 
-def depositing(log: PacketLog, name: str) -> Prepare:
+def depositing(log: PacketLog, name: str, permit: Permit) -> Prepare:
     """For the address `name`."""
-    problem = address.parts(name)[:2]
+    problem = _problem(name, permit)
 
     def prepare(batch: pa.RecordBatch, size: int, acks: Acks) -> Callable[[], None]:
+        permit.check()
         return partial(log.put, _deposit(name, batch, size, problem, acks))
 
     return prepare
 
 
-def staging(stage: Stage, problem: tuple[str, ...] | None) -> Prepare:
-    """For a transaction; `problem` is the domain and problem_type that every row must name, where there are such."""
+def staging(stage: Stage, name: str | None, permit: Permit) -> Prepare:
+    """For a transaction; `name` is the address of all rows, where there is one."""
+    problem = _problem(name, permit)
 
     def prepare(batch: pa.RecordBatch, _: int, acks: Acks) -> Callable[[], None]:
+        permit.check()
         packets = packet.complete(batch)
-        if problem:
-            check_problem(packets, problem)
+        check_problem(packets, problem)
         return partial(stage, packets, acks.put)
 
     return prepare
@@ -100,7 +103,12 @@ def _receive_next(prepare: Prepare, reader: flight.MetadataRecordBatchReader, ac
     return True
 
 
-def _deposit(name: str, batch: pa.RecordBatch, size: int, problem: tuple[str, ...], acks: Acks) -> Deposit:
+def _problem(name: str | None, permit: Permit) -> Problem:
+    """What each packet must say of where it goes and whose it is."""
+    return (*(address.parts(name)[:2] if name else (None, None)), permit.node_id)
+
+
+def _deposit(name: str, batch: pa.RecordBatch, size: int, problem: Problem, acks: Acks) -> Deposit:
     if batch.num_rows <= TOGETHER_ROWS and batch.schema in (INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA):
         return Deposit(name, batch, size, acks.put, problem, acks)
     packets = packet.complete(batch)

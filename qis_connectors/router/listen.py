@@ -14,19 +14,26 @@ class ListenError(QisError):
     """The router cannot or must not listen there."""
 
 
-def endpoint(url: str) -> tuple[str, int]:
-    """Host and port (0: a free one) of a `grpc://` URL.
+PLAIN = "grpc://127.0.0.1:8815"
+STRICT = "grpc+tls://0.0.0.0:8815"
 
-    Raises ListenError where it is none, is not on loopback (plain gRPC proves nobody's identity), or is taken.
+
+def endpoint(url: str, *, is_strict: bool) -> tuple[str, int]:
+    """Host and port (0: a free one) of a `grpc+tls://` URL for a router that is strict, of a `grpc://` one for another.
+
+    Raises ListenError where it is none, is taken, or is not on loopback though plain gRPC proves nobody's identity.
     """
+    schemes = ("grpc+tls",) if is_strict else ("grpc", "grpc+tcp")
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
+        scheme, host, port = parts.scheme, parts.hostname, parts.port
     except ValueError:
-        host, port = None, None
-    if host is None or port is None or parts.scheme not in ("grpc", "grpc+tcp"):
-        raise ListenError(f"cannot listen on {url!r}: it is not written grpc://HOST:PORT")
-    if not _is_loopback(host):
+        scheme, host, port = "", None, None
+    if scheme == "grpc+tls" and not is_strict:
+        raise ListenError(f"cannot listen on {url}: TLS needs a network; qis network init makes one")
+    if host is None or port is None or scheme not in schemes:
+        raise ListenError(f"cannot listen on {url!r}: it is not written {schemes[0]}://HOST:PORT")
+    if not is_strict and not _is_loopback(host):
         raise ListenError(f"cannot listen on {url}: without TLS a router listens on loopback only, such as 127.0.0.1")
     if port:
         _check_free(host, port, url)

@@ -69,8 +69,11 @@ class Profiles:
         self._database, self._known = _opened(folder / "profiles.db")
         self._per_node = Counter(profile.node_id for profile in self._known.values())
 
-    def register(self, body: bytes) -> dict[str, Any]:
-        """The profile in the body of an action, once it is on the disk; ProfileError where it is not taken."""
+    def register(self, body: bytes, caller: str | None) -> dict[str, Any]:
+        """The profile in the body of an action, once it is on the disk; ProfileError where it is not taken.
+
+        `caller`, here and below: the node that asks, whose own profiles these then have to be; None: any node's.
+        """
         similar_to, fields = parse_similar(body, "node_id", "address")
         for name in ("node_id", "address"):
             if not fields.get(name):
@@ -83,16 +86,18 @@ class Profiles:
             raise ProfileError(
                 f"profile field 'node_id' is {len(node_id)} letters long; at most {MAX_NAME} are allowed"
             )
+        if caller not in (None, node_id):
+            raise ProfileError(f"profile field 'node_id': {node_id!r:.60} is not {caller!r}, who asks")
         profile = Profile(node_id, pattern.text, similar_to.context, threshold, definition.name)
         if profile.id not in self._known:
             self._check_choice(profile)
             self._keep(profile)
         return profile.told()
 
-    def drop(self, body: bytes) -> dict[str, Any]:
+    def drop(self, body: bytes, caller: str | None) -> dict[str, Any]:
         name = parse_profile(body)
         with self._changing:
-            profile = self._named(name)
+            profile = self._named(name, caller)
             self._database.execute("DELETE FROM profile WHERE id = ?", (name,))
             self._per_node[profile.node_id] -= 1
             del self._known[name]
@@ -103,21 +108,22 @@ class Profiles:
         for profile in list(self._known.values()):
             yield profile.told()
 
-    def expanded(self, request: Request) -> Request:
+    def expanded(self, request: Request, caller: str | None) -> Request:
         """The request as its profile has it: other nodes' packets at the profile's address, similar to its context."""
         if request.profile is None:
             return request
-        profile = self._named(request.profile)
+        profile = self._named(request.profile, caller)
         others: Filter = Condition("node_id", "!=", (profile.node_id,))
         return replace(request, pattern=Pattern(profile.address), where=others, similar_to=profile.similar_to)
 
     def close(self) -> None:
         self._database.close()
 
-    def _named(self, name: str) -> Profile:
-        if name not in self._known:
+    def _named(self, name: str, caller: str | None) -> Profile:
+        profile = self._known.get(name)
+        if profile is None or caller not in (None, profile.node_id):
             raise ProfileError(f"profile {name!r:.60} is not known to this router: register it, perhaps again")
-        return self._known[name]
+        return profile
 
     def _keep(self, profile: Profile) -> None:
         with self._changing:

@@ -22,6 +22,30 @@ class BusyError(QisError):
     """The router has as much on its hands as it takes; the same call may succeed later."""
 
 
+class DeniedError(QisError):
+    """A call that is not let in; `identity` is what its certificate says."""
+
+    def __init__(self, identity: str, reason: str) -> None:
+        super().__init__(reason)
+        self.identity = identity
+
+
+class UnprovenError(DeniedError):
+    """Whoever calls has not proved to be a member of the network."""
+
+
+class AccessError(DeniedError):
+    """A member that may not do this there."""
+
+
+_KINDS = (
+    (BusyError, flight.FlightUnavailableError),
+    (UnprovenError, flight.FlightUnauthenticatedError),
+    (AccessError, flight.FlightUnauthorizedError),
+    (QisError, flight.FlightServerError),
+)
+
+
 class Refusals:
     """Those of one router since it began."""
 
@@ -42,7 +66,7 @@ class Refusals:
             raise
         except QisError as error:
             self.note(rpc, _reason(error), peer=peer, **_place(error))
-            kind = flight.FlightUnavailableError if isinstance(error, BusyError) else flight.FlightServerError
+            kind = next(kind for ours, kind in _KINDS if isinstance(error, ours))
             raise kind(str(error)) from None
         except Exception:
             failure = uuid4().hex[:12]
@@ -72,11 +96,11 @@ class Refusals:
 
 
 def _reason(error: QisError) -> str:
-    """packet, address, request, filter, transaction, store, busy: the name of the error, which has no packet in it."""
+    """The error's name, such as packet, address, transaction, busy, unproven or access; it has no packet in it."""
     return type(error).__name__.removesuffix("Error").lower()
 
 
 def _place(error: QisError) -> dict[str, object]:
-    """Which field of which row; what it held stays out of the log."""
-    places = {name: getattr(error, name, None) for name in ("field", "row")}
+    """Which field of which row, or who was denied; what a field held stays out of the log."""
+    places = {name: getattr(error, name, None) for name in ("field", "row", "identity")}
     return {name: place for name, place in places.items() if place is not None}

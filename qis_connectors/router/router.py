@@ -10,7 +10,11 @@ from typing import Self
 
 import pyarrow as pa
 
+from qis_connectors.network.certificates import router_tls
+from qis_connectors.router.access import Access
 from qis_connectors.router.listen import (
+    PLAIN,
+    STRICT,
     ListenError,
     authority,
     cut_connections,
@@ -34,6 +38,8 @@ logger = logging.getLogger(__name__)
 class Router:
     """A router on the store in the folder `store`, serving from construction until `close`.
 
+    With `network`, a network's folder, it is strict: nobody but members comes in, over mutual TLS, and each may do what
+    the network's policy says. Without one it serves whoever is on this machine, on loopback.
     It keeps every packet unless `retention` says otherwise. With `metrics`, a port or HOST:PORT, a Prometheus finds its
     metrics at `metrics_url`. Readers can ask by the similarity definitions in the folder `similarity`.
 
@@ -44,12 +50,16 @@ class Router:
     def __init__(
         self,
         store: Path,
-        listen: str = "grpc://127.0.0.1:8815",
+        listen: str | None = None,
         metrics: str | None = None,
         retention: Retention = KEEP_ALL,
         similarity: Path | None = None,
+        network: Path | None = None,
     ) -> None:
-        host, port = endpoint(listen)
+        listen = listen or (STRICT if network else PLAIN)
+        host, port = endpoint(listen, is_strict=network is not None)
+        scheme = "grpc+tls" if network else "grpc"
+        access, tls = Access(network), router_tls(network) if network else {}
         self._folder = store
         definitions = Definitions.none() if similarity is None else Definitions.read(similarity)
         beside = None if metrics is None else metrics_endpoint(metrics)
@@ -70,11 +80,13 @@ class Router:
 
                 self.metrics_url = stack.enter_context(exposition.serving(status, *beside))
             try:
-                self._server = Service(f"grpc://{authority(host, port)}", status, self._transactions, similar, profiles)
+                location = f"{scheme}://{authority(host, port)}"
+                self._server = Service(location, status, self._transactions, similar, profiles, access, tls)
             except pa.ArrowException as error:
                 raise ListenError(f"cannot listen on {listen}: {str(error).splitlines()[0]}") from None
             self._open = stack.pop_all()
-        self.url = f"grpc://{authority(host, self._server.port)}"
+        self.url = f"{scheme}://{authority(host, self._server.port)}"
+        self._network = network
         self.store = self._packets.store.identity
         self._recovery_seconds = round(perf_counter() - began, 3)
 
@@ -107,4 +119,5 @@ class Router:
     def _log_start(self) -> None:
         details = {"url": self.url, "folder": str(self._folder), "store": self.store, "metrics": self.metrics_url}
         recovered = {"cursor": self._packets.head, "recovery_seconds": self._recovery_seconds}
-        logger.info("started", extra={**details, **recovered})
+        mode = f"strict: members of {self._network}" if self._network else "plain: anybody on this machine, by any name"
+        logger.info("started", extra={**details, **recovered, "mode": mode})

@@ -21,7 +21,8 @@ A DoExchange sends the same, the batches without rows now and then, so that eith
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache, wraps
+from dataclasses import replace
+from functools import cache, lru_cache, wraps
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -41,6 +42,7 @@ from qis_connectors.request import (
     within,
 )
 from qis_connectors.router import exchange
+from qis_connectors.router.access import Access, Permit, Tokens, Verb
 from qis_connectors.router.deposit import depositing, receive, staging
 from qis_connectors.router.endpoints import ranges
 from qis_connectors.router.packet_log.reading import read
@@ -64,6 +66,11 @@ _ACTIONS = {
     "profiles": "those that are registered, a result each",
     "drop_profile": 'ends {"profile": ID}',
 }
+# What is known of contexts and interests is known of all addresses, whoever may read them.
+_VERBS: dict[str, Verb] = {
+    **dict.fromkeys(("stats", "similar", "profiles"), "operate"),
+    **dict.fromkeys(("begin", "commit", "abort"), "deposit"),
+}
 _Answer = TypeVar("_Answer")
 
 
@@ -81,46 +88,59 @@ def _answered(handler: Callable[..., _Answer]) -> Callable[..., _Answer]:
 
 class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships no types
     def __init__(
-        self, location: str, status: Status, transactions: Transactions, similar: Similar, profiles: Profiles
+        self,
+        location: str,
+        status: Status,
+        transactions: Transactions,
+        similar: Similar,
+        profiles: Profiles,
+        access: Access,
+        tls: dict[str, Any],
     ) -> None:
         self.status = status
         self._similar = similar
         self._profiles = profiles
         self._packets = status.log
         self._transactions = transactions
-        super().__init__(location, middleware={"calls": status.calls})
+        self._access = access
+        super().__init__(location, middleware={"calls": status.calls, "token": Tokens()}, **tls)
 
     @_answered
     def do_put(
         self,
-        _: flight.ServerCallContext,
+        context: flight.ServerCallContext,
         descriptor: flight.FlightDescriptor,
         reader: flight.MetadataRecordBatchReader,
         writer: flight.FlightMetadataWriter,
     ) -> None:
         if descriptor.descriptor_type == flight.DescriptorType.PATH:
-            prepare = depositing(self._packets, address.check(_path(descriptor)))
+            name = address.check(_path(descriptor))
+            prepare = depositing(self._packets, name, self._access.admit(context, "deposit", name))
         else:
-            transaction, name = parse_staging(descriptor.command or b"")
-            stage = self._transactions.stream(transaction, name and address.check(name))
-            prepare = staging(stage, address.parts(name)[:2] if name else None)
+            transaction, target = parse_staging(descriptor.command or b"")
+            permit = self._access.admit(context, "deposit", address.check(target) if target else "")
+            allow = cache(lambda name: self._access.admit(context, "deposit", name))
+            stage = self._transactions.stream(transaction, target, allow, permit.node_id or "")
+            prepare = staging(stage, target, permit)
         with self.status.traffic.counting() as tally:
             receive(prepare, reader, writer, self.status.in_flight, tally)
 
     @_answered
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.GeneratorStream:
-        request, scorer = self._asked(ticket.ticket)
-        return flight.GeneratorStream(request.schema, self._stream(request, scorer, context.peer()))
+        request, scorer, permit = self._asked(context, ticket.ticket)
+        return flight.GeneratorStream(request.schema, self._stream(request, scorer, permit, context.peer()))
 
     @_answered
-    def list_flights(self, _: flight.ServerCallContext, criteria: bytes) -> list[flight.FlightInfo]:
-        pattern = parse(criteria or b"*").pattern
+    def list_flights(self, context: flight.ServerCallContext, criteria: bytes) -> list[flight.FlightInfo]:
+        pattern = self._asked(context, criteria or b"*")[0].pattern
         return [_describe_address(summary) for summary in View(self._packets, pattern).summaries()]
 
     @_answered
-    def get_flight_info(self, _: flight.ServerCallContext, descriptor: flight.FlightDescriptor) -> flight.FlightInfo:
+    def get_flight_info(
+        self, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor
+    ) -> flight.FlightInfo:
         ticket = _ticket(descriptor)
-        request, scorer = self._asked(ticket)
+        request, scorer, _ = self._asked(context, ticket)
         view = View(self._packets, request.pattern, request.until)
         parts, found = ranges(view, request), view.summaries()
         is_part = request.since > 0 or (request.limit, request.until, request.where, scorer) != (None,) * 4
@@ -141,19 +161,21 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
             return flight.SchemaResult(OUTCOME_PACKET_SCHEMA)
 
     @_answered
-    def do_action(self, _: flight.ServerCallContext, action: flight.Action) -> list[bytes]:
+    def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> list[bytes]:
+        permit = self._access.admit(context, _VERBS.get(action.type, "join"))
         if action.type == "health":
             return [json.dumps({"status": "ok", **self._position()}).encode()]
         if action.type == "stats":
             return [json.dumps(self.status.stats()).encode()]
         if action.type in ("begin", "commit", "abort"):
-            return [json.dumps(self._transact(action.type, action.body.to_pybytes())).encode()]
+            return [json.dumps(self._transact(action, permit.node_id or "")).encode()]
         if action.type in _ACTIONS:
-            return [json.dumps(one).encode() for one in self._hire(action.type, action.body.to_pybytes())]
+            return [json.dumps(one).encode() for one in self._hire(action, permit.node_id)]
         raise RequestError(f"action {action.type!r:.60} is not known to this router; it knows {', '.join(_ACTIONS)}")
 
     @_answered
-    def list_actions(self, _: flight.ServerCallContext) -> list[tuple[str, str]]:
+    def list_actions(self, context: flight.ServerCallContext) -> list[tuple[str, str]]:
+        self._access.admit(context, "join")
         return list(_ACTIONS.items())
 
     @_answered
@@ -164,11 +186,12 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
         _: flight.MetadataRecordBatchReader,
         writer: flight.MetadataRecordBatchWriter,
     ) -> None:
-        request, scorer = self._asked(_ticket(descriptor))
+        request, scorer, permit = self._asked(context, _ticket(descriptor))
         exchange.check(self._packets, request)
         writer.begin(request.schema)
         with self.status.traffic.counting() as tally:
             for batch, cursor in exchange.follow(self._packets, request, context.is_cancelled, scorer):
+                permit.check()
                 try:
                     writer.write_with_metadata(batch, _reached(cursor, self._packets.store.identity))
                 except (pa.ArrowException, flight.FlightError, OSError):
@@ -178,12 +201,18 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
                 # up than to send.
                 tally.bytes_out += min(batch.get_total_buffer_size(), batch.num_rows * MAX_BYTES_WITH_LIKELIHOOD)
 
-    def _asked(self, ticket: bytes) -> tuple[Request, Scorer | None]:
-        """The request in a ticket, its profile put in, and what scores packets for it."""
-        request = self._profiles.expanded(parse(ticket))
-        return request, self._similar.scorer(request.similar_to, request.pattern)
+    def _asked(self, context: flight.ServerCallContext, ticket: bytes) -> tuple[Request, Scorer | None, Permit]:
+        """What a ticket asks for, its profile put in, as far as its reader may read it; and what scores packets."""
+        request = parse(ticket)
+        if request.profile is not None:
+            request = self._profiles.expanded(request, self._access.admit(context, "join").node_id)
+        permit = self._access.admit(context, "read", request.pattern.text)
+        scorer = self._similar.scorer(request.similar_to, request.pattern)
+        return replace(request, pattern=permit.readable(request.pattern)), scorer, permit
 
-    def _stream(self, request: Request, scorer: Scorer | None, peer: str) -> Iterator[tuple[pa.RecordBatch, bytes]]:
+    def _stream(
+        self, request: Request, scorer: Scorer | None, permit: Permit, peer: str
+    ) -> Iterator[tuple[pa.RecordBatch, bytes]]:
         with self.status.refusals.answering("DoGet", peer), self.status.traffic.counting() as tally:
             found = read(
                 self._packets,
@@ -196,30 +225,35 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
                 scorer,
             )
             for batch, cursor in found:
+                permit.check()
                 if batch.num_rows:
                     tally.packets_out += batch.num_rows
                     tally.bytes_out += batch.nbytes
                 yield batch, _reached(cursor, self._packets.store.identity)
 
-    def _transact(self, action: str, body: bytes) -> dict[str, Any]:
-        if action == "begin":
+    def _transact(self, action: flight.Action, owner: str) -> dict[str, Any]:
+        body = action.body.to_pybytes()
+        if action.type == "begin":
             check_begin(body)
-            return {"transaction": self._transactions.begin()}
-        if action == "commit":
+            return {"transaction": self._transactions.begin(owner)}
+        if action.type == "commit":
             transaction, key = parse_commit(body)
-            return {"transaction": transaction, **json.loads(self._transactions.commit(transaction, key).encode())}
+            receipt = self._transactions.commit(transaction, owner, key)
+            return {"transaction": transaction, **json.loads(receipt.encode())}
         transaction = parse_transaction(body)
-        self._transactions.abort(transaction)
+        self._transactions.abort(transaction, owner)
         return {"transaction": transaction}
 
-    def _hire(self, action: str, body: bytes) -> Iterable[dict[str, Any]]:
-        if action == "definitions":
+    def _hire(self, action: flight.Action, node_id: str | None) -> Iterable[dict[str, Any]]:
+        body = action.body.to_pybytes()
+        if action.type == "definitions":
             return [one.model_dump() for one in self._similar.definitions.by_name.values()]
-        if action == "similar":
+        if action.type == "similar":
             return [self._similar.look_up(body)]
-        if action == "profiles":
+        if action.type == "profiles":
             return self._profiles.told()
-        return [self._profiles.register(body) if action == "register_profile" else self._profiles.drop(body)]
+        change = self._profiles.register if action.type == "register_profile" else self._profiles.drop
+        return [change(body, node_id)]
 
     def _position(self) -> dict[str, str | int]:
         return {"store": self._packets.store.identity, "cursor": self._packets.head}

@@ -24,6 +24,16 @@ from qis_connectors.router.packet_log.store import StoreError
 MAX_BYTES = 2 << 30
 """Of packets in one transaction, as Arrow: some four million."""
 
+_OWNER = "owner"
+
+
+def write_owner(folder: Path, owner: str) -> None:
+    """Who has begun the transaction in `folder`: on the disk, as what will be staged there."""
+    with (folder / _OWNER).open("wb") as file:
+        file.write(owner.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
 
 class Staging:
     """Opens the file in `folder` when it is first needed. Hold `lock` around everything but `add`."""
@@ -34,6 +44,9 @@ class Staging:
         self._folder = folder
         self._descriptor: int | None = None
         self._end = 0
+        owner = folder / _OWNER
+        # A failure of the power may have left half of it, of a transaction that nobody was told of.
+        self.owner = owner.read_text(encoding="utf-8", errors="replace") if owner.exists() else ""
 
     def add(self, parts: Sequence[tuple[str, pa.RecordBatch]]) -> int:
         """How many packets are now on the disk: all of these. QisError where the transaction is over or full, OSError

@@ -27,7 +27,7 @@ from qis_connectors.router.deposit import Stage
 from qis_connectors.router.packet_log.journal import sync_folder
 from qis_connectors.router.packet_log.log import PacketLog
 from qis_connectors.router.packet_log.store import StoreError, refusal
-from qis_connectors.router.staging import Staging
+from qis_connectors.router.staging import Staging, write_owner
 
 IDLE_SECONDS = 3600
 """A transaction nobody has staged in for longer is aborted, when next any transaction is begun, joined or ended."""
@@ -41,6 +41,10 @@ _KEY = "key "
 """Before a client's key, so that none is a transaction's ID."""
 
 logger = logging.getLogger(__name__)
+
+
+def _allow(_: str) -> None:
+    """Anybody may deposit anywhere."""
 
 
 class TransactionError(QisError):
@@ -61,8 +65,9 @@ class Transactions:
             else:
                 self._open[folder.name] = Staging(folder)
 
-    def begin(self) -> str:
-        """The ID of a new transaction; TransactionError where MAX_OPEN are open."""
+    def begin(self, owner: str = "") -> str:
+        """The ID of a new transaction, which nobody but its owner may go on with; TransactionError where MAX_OPEN are
+        open."""
         self._abort_idle()
         with self._changing:
             if len(self._open) >= MAX_OPEN:
@@ -71,25 +76,30 @@ class Transactions:
             try:
                 self._folder.mkdir(exist_ok=True)
                 (self._folder / name).mkdir()
-                for folder in (self._folder, self._folder.parent):
+                if owner:
+                    write_owner(self._folder / name, owner)
+                for folder in (self._folder / name, self._folder, self._folder.parent):
                     sync_folder(folder)
             except OSError as error:
                 raise StoreError(f"the router cannot begin a transaction: {error.strerror}") from None
             self._open[name] = Staging(self._folder / name)
         return name
 
-    def stream(self, name: str, address: str | None) -> Stage:
+    def stream(self, name: str, address: str | None, allow: Callable[[str], object] = _allow, owner: str = "") -> Stage:
         """What stages complete packets, all for `address` or each for that of its domain and problem_type.
 
-        TransactionError where the transaction is not open.
+        `allow` is asked about each address, and raises QisError where nothing may be deposited there. TransactionError
+        where the transaction is not open.
         """
         self._abort_idle()
-        staging = self._find(name)
+        staging = self._find(name, owner)
 
         def stage(packets: pa.RecordBatch, done: Callable[[Receipt | QisError], None]) -> None:
             table = pa.Table.from_batches([packets])
             try:
-                parts = [(address, table)] if address else by_address(table)
+                parts = [(address, table)] if address else list(by_address(table))
+                for where, _ in parts:
+                    allow(where)
                 staged = staging.add([(where, rows.combine_chunks().to_batches()[0]) for where, rows in parts])
             except QisError as error:
                 done(error)
@@ -101,20 +111,18 @@ class Transactions:
 
         return stage
 
-    def commit(self, name: str, key: str | None = None) -> Receipt:
-        """Everything staged becomes visible at once; once more, the same receipt. Where a transaction was committed
-        under this `key` before, this one is dropped and that one's receipt is given.
+    def commit(self, name: str, owner: str = "", key: str | None = None) -> Receipt:
+        """Everything staged becomes visible at once; once more, the same receipt. Where this `owner` has committed a
+        transaction under this `key` before, this one is dropped and that one's receipt is given.
 
         TransactionError where it is not open and never was committed, StoreError where the disk refuses: it is still
         open then.
         """
         self._abort_idle()
-        names = [name] if key is None else [name, _KEY + key]
-        staging = self._open.get(name)
-        if staging is None:
-            if receipt := self._receipt(*names):
-                return receipt
-            staging = self._find(name)
+        names = [name] if key is None else [name, f"{_KEY}{owner} {key}"]
+        if name not in self._open and (receipt := self._receipt(*names)):
+            return receipt
+        staging = self._find(name, owner)
         # Two transactions under one key, at one time: the second has to see that the first is committed.
         with staging.lock, self._under_key if key else nullcontext():
             if receipt := self._receipt(*names):  # or by somebody else, while we waited for the lock
@@ -130,11 +138,11 @@ class Transactions:
             self._drop(name, staging)
         return receipt_or_error
 
-    def abort(self, name: str) -> None:
+    def abort(self, name: str, owner: str = "") -> None:
         """Nothing of it is kept; once more, or where it never was, does nothing. TransactionError where committed."""
         self._abort_idle()
-        staging = self._open.get(name)
-        if staging:
+        if name in self._open:
+            staging = self._find(name, owner)
             with staging.lock:
                 if staging.is_open:
                     self._drop(name, staging)
@@ -147,12 +155,15 @@ class Transactions:
             with staging.lock:
                 staging.close()
 
-    def _find(self, name: str) -> Staging:
+    def _find(self, name: str, owner: str) -> Staging:
         try:
-            return self._open[name]
+            staging = self._open[name]
         except KeyError:
             why = "it is committed" if self._receipt(name) else "it was aborted, idle for over an hour, or never begun"
             raise TransactionError(f"transaction {name!r:.60} is not open: {why}") from None
+        if staging.owner != owner:
+            raise TransactionError(f"transaction {name} was begun by another member")
+        return staging
 
     def _receipt(self, *names: str) -> Receipt | None:
         """What was committed under one of the names."""

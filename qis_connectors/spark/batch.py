@@ -14,12 +14,12 @@ from qis_connectors.spark.staging import Staged, Staging
 class PacketReader(DataSourceReader):
     """One task for each endpoint; together they read the router as it was when the query was planned."""
 
-    def __init__(self, router: str, asked: Asked, filters: Term | None) -> None:
-        self._router, self._asked = router, asked
+    def __init__(self, router: str, identity: str | None, asked: Asked, filters: Term | None) -> None:
+        self._router, self._identity, self._asked = router, identity, asked
         self._pushdown = Pushdown(filters)
 
     def partitions(self) -> list[InputPartition]:
-        with RouterClient(self._router) as client:
+        with RouterClient(self._router, self._identity) as client:
             return [*ranges_of(client, self._asked, filters=self._pushdown.filters)]
 
     def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from qis_connectors.client import RouterClient
+from qis_connectors.connection import bundle_for
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
 from qis_connectors.spark.patience import patiently
 from qis_connectors.spark.ranges import Range
@@ -22,15 +23,16 @@ _RECEIPTS = pa.schema([("stored", pa.int64()), ("duplicates", pa.int64())])
 Mapping = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
-def depositing(router: str) -> Mapping:
+def depositing(router: str, identity: str | None = None) -> Mapping:
     """frame.mapInArrow(depositing(url), RECEIPTS): deposits a frame of packets, and gives a receipt for each batch.
 
     Nothing happens before the result is computed; each time it is, the packets are sent again and stored once.
-    PacketError fails the task where a row is no packet.
+    PacketError fails the task where a row is no packet. `identity` is the folder of one's bundle, on every executor.
     """
+    bundle = bundle_for(router, identity)
 
     def deposit(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        with RouterClient(router) as client:
+        with RouterClient(router, bundle) as client:
             for batch in batches:
                 receipt = patiently(lambda packets=batch: client.deposit(packets))  # type: ignore[misc]
                 row = {"stored": receipt.stored, "duplicates": receipt.duplicates}
@@ -39,13 +41,13 @@ def depositing(router: str) -> Mapping:
     return deposit
 
 
-def reading(router: str, store: str) -> Mapping:
+def reading(router: str, identity: str | None, store: str) -> Mapping:
     """Rows of (address, ticket) become the packets that the tickets give, each behind its address."""
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for row in batch.to_pylist():
-                for packets in Range(router, store, row["ticket"]).batches():
+                for packets in Range(router, identity, store, row["ticket"]).batches():
                     address = pa.repeat(pa.scalar(row["address"], pa.string()), packets.num_rows)
                     yield packets.add_column(0, pa.field("address", pa.string()), address)
 

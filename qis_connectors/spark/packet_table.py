@@ -29,7 +29,7 @@ def append_new(spark: SparkSession, client: RouterClient, path: Path, pattern: s
     table = PacketTable(path, create=True)
     if table.version is None:
         table.append(PACKET_TABLE_SCHEMA.empty_table(), source, 0)
-    since, reached = table.cursor(source) or 0, int(client.stats()["cursor"])
+    since, reached = table.cursor(source) or 0, client.head()
     if reached <= since:
         return
     spark.conf.set(_TRANSACTION, source)
@@ -54,4 +54,4 @@ def _packets(spark: SparkSession, client: RouterClient, pattern: str, since: int
     ]
     rows = spark.createDataFrame(tickets, "address string, ticket binary")
     tasks = rows.repartition(max(1, min(len(tickets), 4 * spark.sparkContext.defaultParallelism)))
-    return tasks.mapInArrow(reading(client.url, client.store), from_arrow_schema(PACKET_TABLE_SCHEMA))
+    return tasks.mapInArrow(reading(client.url, client.identity, client.store), from_arrow_schema(PACKET_TABLE_SCHEMA))

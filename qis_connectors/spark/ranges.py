@@ -20,9 +20,10 @@ class StoreChangedError(QisError):
 
 @dataclass
 class Range(InputPartition):
-    """`ticket` is one of RouterClient.endpoints, of the store `store`."""
+    """`ticket` is one of RouterClient.endpoints, of the store `store`. `identity` is a folder, on every executor."""
 
     router: str
+    identity: str | None
     store: str
     ticket: bytes
 
@@ -33,7 +34,7 @@ class Range(InputPartition):
         reached, patience = request.since, Patience()
         while True:
             try:
-                with RouterClient(self.router) as client:
+                with RouterClient(self.router, self.identity) as client:
                     check_store(client, self.store)
                     for packets in client.stream(within(self.ticket, reached, request.until)):
                         patience.renew()
@@ -63,7 +64,7 @@ def ranges_of(
     tickets = client.endpoints(
         asked.address, since=since, until=until, columns=columns, filters=filters, similar_to=asked.similar_to
     )
-    return [Range(client.url, client.store, ticket) for ticket in tickets]
+    return [Range(client.url, client.identity, client.store, ticket) for ticket in tickets]
 
 
 def check_store(client: RouterClient, store: str) -> None:

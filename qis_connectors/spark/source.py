@@ -16,6 +16,7 @@ from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 from pyspark.sql.types import StructType
 
 from qis_connectors import filters
+from qis_connectors.connection import bundle_for
 from qis_connectors.errors import QisError
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
 from qis_connectors.request import SIMILARITY, similar
@@ -34,7 +35,8 @@ class PacketSource(DataSource):
 
     | option | |
     |---|---|
-    | router | `grpc://HOST:PORT`; always needed |
+    | router | `grpc://HOST:PORT` or `grpc+tls://HOST:PORT`; always needed |
+    | identity | one's bundle, a folder on driver and executors; what QIS_IDENTITY named as Spark began, if not given |
     | address | reading: an address, a prefix or a glob, needed; writing: where all packets go, if not each to its own |
     | filters | reading: a condition in the grammar of filters.py, as JSON; what it does not keep is not sent |
     | similarTo | reading: a context as JSON; only packets of similar sites, with their score in a column `similarity` |
@@ -61,25 +63,24 @@ class PacketSource(DataSource):
 
     def reader(self, schema: StructType) -> DataSourceReader:
         reader = PushingPacketReader if self.options.get("pushdown", "").lower() == "true" else PacketReader
-        return reader(self._needed("router"), self._asked(schema), self._filters())
+        return reader(*self._router(), self._asked(schema), self._filters())
 
     def streamReader(self, schema: StructType) -> DataSourceStreamReader:  # noqa: N802 - Spark's names
         limit = self.options.get("maxPacketsPerTrigger")
         if limit is not None and not (limit.isascii() and limit.isdecimal() and int(limit)):
             raise SparkOptionError(f"option maxPacketsPerTrigger: {limit!r:.60} is not a whole number of at least 1")
-        return PacketStreamReader(
-            self._needed("router"), self._asked(schema), self._filters(), None if limit is None else int(limit)
-        )
+        given = (*self._router(), self._asked(schema), self._filters())
+        return PacketStreamReader(*given, None if limit is None else int(limit))
 
     def writer(self, schema: StructType, overwrite: bool) -> DataSourceArrowWriter:
         if overwrite:
             raise SparkOptionError('packets are never overwritten: write with mode("append")')
-        return PacketWriter(self._needed("router"), self.options.get("address"), _arrow(schema))
+        return PacketWriter(*self._router(), self.options.get("address"), _arrow(schema))
 
     def streamWriter(self, schema: StructType, overwrite: bool) -> DataSourceStreamArrowWriter:  # noqa: N802
         if overwrite:
             raise SparkOptionError('packets are never overwritten: write with outputMode("append")')
-        return PacketStreamWriter(self._needed("router"), self.options.get("address"), _arrow(schema))
+        return PacketStreamWriter(*self._router(), self.options.get("address"), _arrow(schema))
 
     def _asked(self, schema: StructType) -> Asked:
         return Asked(self._needed("address"), _columns(schema, self._fields()), self._similar_to())
@@ -102,6 +103,10 @@ class PacketSource(DataSource):
             return json.loads(self.options.get(option, "null"))
         except json.JSONDecodeError as error:
             raise SparkOptionError(f"option {option!r} is not JSON: {error.msg} at character {error.pos}") from None
+
+    def _router(self) -> tuple[str, str | None]:
+        url = self._needed("router")
+        return url, bundle_for(url, self.options.get("identity"))
 
     def _needed(self, option: str) -> str:
         value: str | None = self.options.get(option)

@@ -30,14 +30,14 @@ class Staging:
     PacketError where the frame's columns cannot be packets.
     """
 
-    def __init__(self, router: str, address: str | None, schema: pa.Schema) -> None:
+    def __init__(self, router: str, identity: str | None, address: str | None, schema: pa.Schema) -> None:
         conform(schema.empty_table())  # before any task is started
-        self._router, self._address = router, address
+        self._router, self._identity, self._address = router, identity, address
         self._transaction = ""
 
     def __getstate__(self) -> dict[str, Any]:
         if not self._transaction:
-            with RouterClient(self._router) as client:
+            with RouterClient(self._router, self._identity) as client:
                 self._transaction = client.transaction().id
         return self.__dict__
 
@@ -47,7 +47,7 @@ class Staging:
         PacketError names the field and the row, counted from the task's first.
         """
         rows = 0
-        with RouterClient(self._router) as client:
+        with RouterClient(self._router, self._identity) as client:
             transaction = client.transaction(self._transaction)
             for batch in batches:
                 try:
@@ -64,7 +64,7 @@ class Staging:
         """Commit: all of it at once, and once for each `key`. Harmless to repeat."""
 
         def commit() -> None:
-            with RouterClient(self._router) as client:
+            with RouterClient(self._router, self._identity) as client:
                 client.transaction(transaction).commit(key)
 
         patiently(commit)
@@ -73,7 +73,7 @@ class Staging:
         """Abort: nothing is left of it."""
 
         def abort() -> None:
-            with RouterClient(self._router) as client:
+            with RouterClient(self._router, self._identity) as client:
                 client.transaction(transaction).abort()
 
         patiently(abort)

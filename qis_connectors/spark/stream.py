@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 class PacketStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
     """An offset is a cursor of the router's log. It moves only when there is a packet at the address."""
 
-    def __init__(self, router: str, asked: Asked, filters: Term | None, most: int | None) -> None:
-        self._router, self._asked, self._filters, self._most = router, asked, filters, most
+    def __init__(self, router: str, identity: str | None, asked: Asked, filters: Term | None, most: int | None) -> None:
+        self._router, self._identity, self._asked, self._filters, self._most = router, identity, asked, filters, most
         self._last: int | None = None
         self._client: RouterClient | None = None
 
@@ -41,7 +41,7 @@ class PacketStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         return ReadAllAvailable() if self._most is None else ReadMaxRows(self._most)
 
     def prepareForTriggerAvailableNow(self) -> None:  # noqa: N802
-        self._last = int(self._connected().stats()["cursor"])
+        self._last = self._connected().head()
 
     def latestOffset(self, start: Offset, limit: ReadLimit) -> Offset:  # noqa: N802
         most = limit.max_rows if isinstance(limit, ReadMaxRows) else None
@@ -61,7 +61,7 @@ class PacketStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
 
     def _connected(self) -> RouterClient:
         if self._client is None:
-            self._client = RouterClient(self._router)
+            self._client = RouterClient(self._router, self._identity)
         return self._client
 
     def _offset(self, start: Offset, most: int | None) -> Offset:
@@ -74,7 +74,7 @@ class PacketStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
             found = self._read(client, since, most or 1)
         if not found.table.num_rows or (self._last is not None and since >= self._last):
             return start
-        end = found.cursor if most else int(client.stats()["cursor"])
+        end = found.cursor if most else client.head()
         return {"store": found.store, "cursor": end if self._last is None else min(end, self._last)}
 
     def _read(self, client: RouterClient, since: int, most: int) -> Packets:
@@ -85,7 +85,7 @@ class PacketStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         if start == end:
             return []
         since = int(start["cursor"]) if start["store"] == end["store"] else None
-        with RouterClient(self._router) as client:
+        with RouterClient(self._router, self._identity) as client:
             check_store(client, end["store"])
             until = int(end["cursor"])
             return [*ranges_of(client, self._asked, since, until, self._filters)]

@@ -1,7 +1,9 @@
 #include "router.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cctype>
+#include <cstdlib>
 #include <fstream>
 #include <iomanip>
 #include <sstream>
@@ -15,6 +17,17 @@ using arrow::Result;
 using arrow::Status;
 
 static constexpr double kLongestTimeout = 86'400;
+static constexpr int kTokenBytes = 4096;
+static constexpr auto kTokenAge = std::chrono::minutes(2);
+static constexpr const char *kRouterName = "router.qis";
+
+// Writes a token for the bundle in a folder, or what is wrong with it, and says which.
+using TokenSource = bool (*)(const char *folder, char *text, int size);
+static std::atomic<TokenSource> token_source {nullptr};
+
+extern "C" __attribute__((visibility("default"))) void qis_set_token_source(TokenSource source) {
+	token_source = source;
+}
 
 std::string Request::Encode() const {
 	std::string text = "{\"v\": 1, \"address\": " + Quoted(address);
@@ -49,6 +62,53 @@ std::string Request::Encode() const {
 	return text + "}";
 }
 
+static Result<std::string> FileText(const char *setting, const std::string &path) {
+	std::ifstream file(path);
+	std::stringstream text;
+	text << file.rdbuf();
+	if (!file || text.str().empty()) {
+		return Status::Invalid(setting, ": cannot read '", path, "'");
+	}
+	return text.str();
+}
+
+// A token that is good for some minutes, or why there is none. Python signs it: no library that a wheel of pyarrow or
+// DuckDB brings lets an extension use its Ed25519. It is asked seldom: whoever waits for us may hold its lock.
+Result<std::string> Router::Token() const {
+	auto source = token_source.load();
+	if (!settings_.token.empty() || settings_.identity.empty() || !source) {
+		return settings_.token;
+	}
+	std::lock_guard<std::mutex> lock(token_mutex_);
+	auto now = std::chrono::steady_clock::now();
+	if (token_.empty() || now - token_made_ > kTokenAge) {
+		char text[kTokenBytes] = "";
+		if (!source(settings_.identity.c_str(), text, sizeof text)) {
+			return Status::Invalid(text);
+		}
+		token_ = text;
+		token_made_ = now;
+	}
+	return token_;
+}
+
+// The bundle of identity.py.
+Status Router::ProveIdentity(flight::FlightClientOptions &options) {
+	auto preset = std::getenv("QIS_IDENTITY");
+	if (settings_.identity.empty() && preset) {
+		settings_.identity = preset;
+	}
+	if (settings_.identity.empty()) {
+		return Status::OK();
+	}
+	const auto &folder = settings_.identity;
+	ARROW_ASSIGN_OR_RAISE(options.tls_root_certs, FileText("qis_identity", folder + "/ca.pem"));
+	ARROW_ASSIGN_OR_RAISE(options.cert_chain, FileText("qis_identity", folder + "/cert.pem"));
+	ARROW_ASSIGN_OR_RAISE(options.private_key, FileText("qis_identity", folder + "/key.pem"));
+	options.override_hostname = kRouterName;
+	return Token().status();
+}
+
 Result<std::shared_ptr<Router>> Router::Connect(const std::string &url, const Settings &settings) {
 	if (url.rfind("grpc://", 0) != 0 && url.rfind("grpc+tls://", 0) != 0 && url.rfind("grpc+tcp://", 0) != 0) {
 		return Status::Invalid("router url '", url, "' is not grpc://HOST:PORT or grpc+tls://HOST:PORT");
@@ -70,13 +130,10 @@ Result<std::shared_ptr<Router>> Router::Connect(const std::string &url, const Se
 	}
 	auto options = flight::FlightClientOptions::Defaults();
 	if (!settings.tls_roots.empty()) {
-		std::ifstream file(settings.tls_roots);
-		std::stringstream text;
-		text << file.rdbuf();
-		if (!file || text.str().empty()) {
-			return Status::Invalid("qis_tls_roots: cannot read '", settings.tls_roots, "'");
-		}
-		options.tls_root_certs = text.str();
+		ARROW_ASSIGN_OR_RAISE(options.tls_root_certs, FileText("qis_tls_roots", settings.tls_roots));
+	}
+	if (url.rfind("grpc+tls://", 0) == 0) {
+		ARROW_RETURN_NOT_OK(router->ProveIdentity(options));
 	}
 	auto client = flight::FlightClient::Connect(*location, options);
 	if (!client.ok()) {
@@ -149,8 +206,9 @@ Result<flight::FlightClient::DoPutResult> Router::Put(const std::string &command
 flight::FlightCallOptions Router::Options(double timeout) const {
 	flight::FlightCallOptions options;
 	options.timeout = flight::TimeoutDuration(timeout);
-	if (!settings_.token.empty()) {
-		options.headers.emplace_back("authorization", "Bearer " + settings_.token);
+	auto token = Token().ValueOr("");
+	if (!token.empty()) {
+		options.headers.emplace_back("authorization", "Bearer " + token);
 	}
 	return options;
 }
@@ -186,6 +244,12 @@ Status Router::OneLine(const Status &status) const {
 	case flight::FlightStatusCode::Unavailable: {
 		std::string lower = cause;
 		std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
+		if (lower.find("socket closed") != std::string::npos) {
+			cause = "it closes the connection: is that its port, and is qis_identity a bundle of its network?";
+		}
+		if (lower.find("ssl handshake failed") != std::string::npos) {
+			cause = "it is not a router of a network that you have shown a bundle of (SET qis_identity)";
+		}
 		for (const char *known : {"connection refused", "address lookup failed", "connection reset", "timed out"}) {
 			if (lower.find(known) != std::string::npos) {
 				cause = known;
@@ -196,8 +260,9 @@ Status Router::OneLine(const Status &status) const {
 	case flight::FlightStatusCode::TimedOut:
 		return Status::IOError("router ", url_, " does not answer within ", Patience());
 	case flight::FlightStatusCode::Unauthenticated:
-	case flight::FlightStatusCode::Unauthorized:
 		return Status::Invalid("router ", url_, " refuses the token: ", cause, " (SET qis_token)");
+	case flight::FlightStatusCode::Unauthorized:
+		return Status::Invalid("router ", url_, " refuses: ", cause);
 	default:
 		return Status::Invalid("router ", url_, ": ", cause);
 	}

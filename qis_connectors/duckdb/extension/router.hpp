@@ -1,7 +1,9 @@
 // A Flight connection to a router: what it is asked, and its errors in one line each.
 #pragma once
 
+#include <chrono>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,6 +14,7 @@ namespace qis {
 
 // What SQL has set: see settings.cpp.
 struct Settings {
+	std::string identity;
 	std::string token;
 	std::string tls_roots;
 	double timeout = 20;
@@ -63,11 +66,16 @@ public:
 	}
 
 private:
+	arrow::Status ProveIdentity(arrow::flight::FlightClientOptions &options);
+	arrow::Result<std::string> Token() const;
 	arrow::flight::FlightCallOptions Options(double timeout) const;
 
 	std::string url_;
 	Settings settings_;
 	std::unique_ptr<arrow::flight::FlightClient> client_;
+	mutable std::mutex token_mutex_;
+	mutable std::string token_;
+	mutable std::chrono::steady_clock::time_point token_made_;
 };
 
 } // namespace qis

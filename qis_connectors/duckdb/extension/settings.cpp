@@ -19,7 +19,9 @@ static bool RegisterOption(duckdb_connection connection, const char *name, duckd
 }
 
 bool RegisterSettings(duckdb_connection connection) {
-	return RegisterOption(connection, "qis_token", DUCKDB_TYPE_VARCHAR, duckdb_create_varchar(""),
+	return RegisterOption(connection, "qis_identity", DUCKDB_TYPE_VARCHAR, duckdb_create_varchar(""),
+	                      "folder of the bundle to be known by at grpc+tls:// routers; QIS_IDENTITY if empty") &&
+	       RegisterOption(connection, "qis_token", DUCKDB_TYPE_VARCHAR, duckdb_create_varchar(""),
 	                      "bearer token for QIS routers, sent with every call") &&
 	       RegisterOption(connection, "qis_tls_roots", DUCKDB_TYPE_VARCHAR, duckdb_create_varchar(""),
 	                      "PEM file of the authorities that grpc+tls:// routers are checked against") &&
@@ -40,6 +42,7 @@ std::string TakeText(duckdb_value value) {
 
 Settings ReadSettings(duckdb_client_context context) {
 	Settings settings;
+	settings.identity = TakeText(duckdb_client_context_get_config_option(context, "qis_identity", nullptr));
 	settings.token = TakeText(duckdb_client_context_get_config_option(context, "qis_token", nullptr));
 	settings.tls_roots = TakeText(duckdb_client_context_get_config_option(context, "qis_tls_roots", nullptr));
 	auto timeout = duckdb_client_context_get_config_option(context, "qis_timeout", nullptr);

@@ -1,4 +1,4 @@
-// What users SET: qis_token, qis_tls_roots, qis_timeout.
+// What users SET: qis_identity, qis_token, qis_tls_roots, qis_timeout.
 #pragma once
 
 #include <string>

@@ -12,6 +12,9 @@ from qis_connectors.errors import QisError
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, PacketError
 from qis_connectors.receipt import Receipt
 
+Problem = tuple[str | None, ...]
+"""The domain and problem type that packets must have, and the node_id where there is one; None: any."""
+
 
 class Stream(Protocol):
     """What a deposit came in. Nothing is stored behind a batch of it that was refused."""
@@ -21,7 +24,7 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class Deposit:
-    """`problem` is the domain and problem type its packets must have, None where they are complete and checked.
+    """`problem` is what check_problem is to look for, None where the packets are complete and checked.
 
     Until they are checked no kernel may touch them: their buffers may contradict each other.
     """
@@ -30,7 +33,7 @@ class Deposit:
     packets: pa.RecordBatch
     size: int
     done: Callable[[Receipt | QisError], None]
-    problem: tuple[str, ...] | None = None
+    problem: Problem | None = None
     stream: Stream | None = None
 
 
@@ -56,12 +59,12 @@ def admit(group: Sequence[Deposit]) -> tuple[pa.RecordBatch, list[QisError | Non
     return _concatenated([*batches, _NOTHING]), refusals
 
 
-def check_problem(packets: pa.RecordBatch, problem: tuple[str, ...]) -> None:
-    """PacketError where a packet does not belong to the address of this domain and problem type."""
-    for field, wanted in zip(("domain", "problem_type"), problem, strict=True):
-        values = packets[field].to_pylist()
+def check_problem(packets: pa.RecordBatch, problem: Problem) -> None:
+    """PacketError where a packet does not belong to its address, or to whoever deposits it."""
+    for (field, whose), wanted in zip(_WHOSE.items(), problem, strict=False):
+        values = [] if wanted is None else packets[field].to_pylist()
         for value in set(values) - {wanted}:
-            reason = f"{value!r:.60} is not the {wanted!r:.60} of the address it is deposited at"
+            reason = f"{value!r:.60} is not the {wanted!r:.60} of the {whose}"
             raise PacketError(field, reason, values.index(value))
 
 
@@ -93,4 +96,9 @@ def _concatenated(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
 
+_WHOSE = {
+    "domain": "address it is deposited at",
+    "problem_type": "address it is deposited at",
+    "node_id": "certificate it is deposited under",
+}
 _NOTHING = pa.RecordBatch.from_pylist([], schema=OUTCOME_PACKET_SCHEMA)

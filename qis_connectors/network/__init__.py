@@ -1,0 +1,1 @@
+"""A network: who its members are, what each may do where, and how a member proves that it is one."""
