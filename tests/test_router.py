@@ -235,7 +235,14 @@ def test_flight_info_is_what_do_get_gives(client, packets, router):
 
 def test_actions(client, packets, router):
     put(client, packets(5))
-    assert [action.type for action in client.list_actions()] == ["health", "stats", "begin", "commit", "abort"]
+    assert [action.type for action in client.list_actions()] == [
+        "health",
+        "stats",
+        "quarantine",
+        "begin",
+        "commit",
+        "abort",
+    ]
     (health,), (stats,) = (list(client.do_action(name)) for name in ("health", "stats"))
     assert json.loads(health.body.to_pybytes()) == {"status": "ok", "store": router.store, "cursor": 5}
     found = json.loads(stats.body.to_pybytes())

@@ -12,6 +12,8 @@ from qis_connectors.errors import QisError
 from qis_connectors.packet import INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA, PacketError
 from qis_connectors.receipt import Receipt
 from qis_connectors.router.acks import Acks
+from qis_connectors.router.entry import Depositor
+from qis_connectors.router.idle import Pulse
 from qis_connectors.router.inflight import InFlight
 from qis_connectors.router.packet_log.admission import Deposit, check_problem
 from qis_connectors.router.packet_log.log import PacketLog
@@ -32,21 +34,22 @@ Stage = Callable[[pa.RecordBatch, Callable[[Receipt | QisError], None]], None]
 """Takes complete packets, and whom to tell when they are safe on the disk or why they are not."""
 
 
-def depositing(log: PacketLog, name: str) -> Prepare:
+def depositing(log: PacketLog, name: str, depositor: Depositor) -> Prepare:
     """For the address `name`."""
     problem = address.parts(name)[:2]
 
     def prepare(batch: pa.RecordBatch, size: int, acks: Acks) -> Callable[[], None]:
-        return partial(log.put, _deposit(name, batch, size, problem, acks))
+        return partial(log.put, _deposit(name, batch, size, problem, acks, depositor))
 
     return prepare
 
 
-def staging(stage: Stage, problem: tuple[str, ...] | None) -> Prepare:
+def staging(stage: Stage, problem: tuple[str, ...] | None, depositor: Depositor) -> Prepare:
     """For a transaction; `problem` is the domain and problem_type that every row must name, where there are such."""
 
-    def prepare(batch: pa.RecordBatch, _: int, acks: Acks) -> Callable[[], None]:
+    def prepare(batch: pa.RecordBatch, size: int, acks: Acks) -> Callable[[], None]:
         packets = packet.complete(batch)
+        depositor.check(packets, size)
         if problem:
             check_problem(packets, problem)
         return partial(stage, packets, acks.put)
@@ -60,16 +63,18 @@ def receive(
     writer: flight.FlightMetadataWriter,
     in_flight: InFlight,
     tally: Tally,
+    depositor: Depositor,
+    pulse: Pulse,
 ) -> None:
     """Prepare and hand on the batches that arrive, and acknowledge each once it is safe.
 
-    Raises PacketError for the first bad batch, of which nothing is stored, and BusyError for one that finds no room;
-    the batches before it stay.
+    Raises PacketError for the first bad batch, of which nothing is stored, and BusyError for one that finds no room or
+    is over the depositor's quota; the batches before it stay.
     """
     acks = Acks(writer, tally)
     try:
-        while _receive_next(prepare, reader, acks, in_flight):
-            pass
+        while _receive_next(prepare, reader, acks, in_flight, depositor):
+            pulse.beat()
     except QisError as error:
         if not acks.finish(PATIENCE_SECONDS):
             # Unread acknowledgements stand before the refusal on the wire. Whether the client reads them first or
@@ -83,14 +88,22 @@ def receive(
         raise acks.failure
 
 
-def _receive_next(prepare: Prepare, reader: flight.MetadataRecordBatchReader, acks: Acks, in_flight: InFlight) -> bool:
+def _receive_next(
+    prepare: Prepare,
+    reader: flight.MetadataRecordBatchReader,
+    acks: Acks,
+    in_flight: InFlight,
+    depositor: Depositor,
+) -> bool:
     """Whether there was one. Its own function: a stream that waits for its next batch keeps the last one no longer."""
+    depositor.wait()
     in_flight.wait_for_room()
     batch = _next_batch(reader)
     if batch is None:
         return False
     arrived = perf_counter()
     size = _check_bounds(batch)
+    depositor.pay(batch.num_rows, size)
     with in_flight.holding(size):
         hand_on = prepare(batch, size, acks)
         if acks.failure:
@@ -100,10 +113,15 @@ def _receive_next(prepare: Prepare, reader: flight.MetadataRecordBatchReader, ac
     return True
 
 
-def _deposit(name: str, batch: pa.RecordBatch, size: int, problem: tuple[str, ...], acks: Acks) -> Deposit:
-    if batch.num_rows <= TOGETHER_ROWS and batch.schema in (INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA):
+def _deposit(
+    name: str, batch: pa.RecordBatch, size: int, problem: tuple[str, ...], acks: Acks, depositor: Depositor
+) -> Deposit:
+    is_small = batch.num_rows <= TOGETHER_ROWS and batch.schema in (INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA)
+    # A signature costs more than all else of a packet: one site's are not checked where others wait.
+    if is_small and not depositor.verifies:
         return Deposit(name, batch, size, acks.put, problem, acks)
     packets = packet.complete(batch)
+    depositor.check(packets, size)
     check_problem(packets, problem)
     return Deposit(name, packets, packets.get_total_buffer_size(), acks.put, None, acks)
 

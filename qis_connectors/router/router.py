@@ -10,6 +10,9 @@ from typing import Self
 
 import pyarrow as pa
 
+from qis_connectors.keys import PublicKeys
+from qis_connectors.router.audit_log import AuditLog
+from qis_connectors.router.entry import Entry
 from qis_connectors.router.listen import (
     ListenError,
     authority,
@@ -20,6 +23,7 @@ from qis_connectors.router.listen import (
 )
 from qis_connectors.router.packet_log.log import PacketLog
 from qis_connectors.router.packet_log.retention import KEEP_ALL, Retention
+from qis_connectors.router.quotas import UNBOUNDED, Quotas, load
 from qis_connectors.router.service import Service
 from qis_connectors.router.status import Status
 from qis_connectors.router.transactions import Transactions
@@ -32,7 +36,8 @@ class Router:
     """A router on the store in the folder `store`, serving from construction until `close`.
 
     It keeps every packet unless `retention` says otherwise. With `metrics`, a port or HOST:PORT, a Prometheus finds its
-    metrics at `metrics_url`.
+    metrics at `metrics_url`. With `keys`, a folder of the sites' public keys, it takes only packets that they have
+    signed; `quotas` is a file that says what each may use.
 
     Raises QisError where the store is in use, damaged or newer than this version, or `listen` is not free loopback.
     """
@@ -43,24 +48,29 @@ class Router:
         listen: str = "grpc://127.0.0.1:8815",
         metrics: str | None = None,
         retention: Retention = KEEP_ALL,
+        keys: Path | None = None,
+        quotas: Path | None = None,
     ) -> None:
         host, port = endpoint(listen)
         self._folder = store
         beside = None if metrics is None else metrics_endpoint(metrics)
         began = perf_counter()
+        entry = Entry(PublicKeys(keys) if keys else None, Quotas(load(quotas) if quotas else UNBOUNDED))
         with ExitStack() as stack:
             # Before the server: pyarrow answers calls while its constructor is still running.
-            self._packets = PacketLog(store, retention)
+            self._packets = PacketLog(store, retention, are_signed=keys is not None)
             stack.callback(self._packets.close)
+            audit = AuditLog(store / "audit")
+            stack.callback(audit.close)
             self._transactions = Transactions(self._packets)
-            status = Status(self._packets)
+            status = Status(self._packets, audit)
             self.metrics_url = None
             if beside:
                 from qis_connectors.router import metrics as exposition  # a router without them need not load HTTP
 
                 self.metrics_url = stack.enter_context(exposition.serving(status, *beside))
             try:
-                self._server = Service(f"grpc://{authority(host, port)}", status, self._transactions)
+                self._server = Service(f"grpc://{authority(host, port)}", status, self._transactions, entry)
             except pa.ArrowException as error:
                 raise ListenError(f"cannot listen on {listen}: {str(error).splitlines()[0]}") from None
             self._open = stack.pop_all()

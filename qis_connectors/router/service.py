@@ -19,7 +19,8 @@ A DoExchange sends the same, the batches without rows now and then, so that eith
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import lru_cache, wraps
 from typing import Any, TypeVar
 
@@ -31,16 +32,25 @@ from qis_connectors.errors import QisError
 from qis_connectors.packet import MAX_BYTES_WITH_LIKELIHOOD, OUTCOME_PACKET_SCHEMA
 from qis_connectors.request import Request, RequestError, check_begin, parse, parse_staging, parse_transaction, within
 from qis_connectors.router import exchange
+from qis_connectors.router.caller import caller
 from qis_connectors.router.deposit import depositing, receive, staging
 from qis_connectors.router.endpoints import ranges
+from qis_connectors.router.entry import Entry
+from qis_connectors.router.idle import Idle
+from qis_connectors.router.listen import cut_connections
+from qis_connectors.router.packet_log.chains import ChainError
 from qis_connectors.router.packet_log.reading import read
 from qis_connectors.router.packet_log.view import Summary, View
 from qis_connectors.router.status import Status
 from qis_connectors.router.transactions import Transactions
 
+SUBJECT_BYTES = 300
+"""So much of what a call is about goes into the audit log."""
+
 _ACTIONS = {
     "health": "whether the router serves, and which store",
     "stats": "what the store holds, and what goes in and out",
+    "quarantine": "evidence: packets that contradict what their node had signed before",
     "begin": 'a new transaction; {"v": 1} gives {"transaction": ID}',
     "commit": 'all of a transaction becomes visible; {"transaction": ID} gives its receipt, however often',
     "abort": 'all of a transaction is dropped; {"transaction": ID}',
@@ -54,15 +64,21 @@ def _answered(handler: Callable[..., _Answer]) -> Callable[..., _Answer]:
 
     @wraps(handler)
     def answer(self: "Service", context: flight.ServerCallContext, *given: object) -> _Answer:
-        with self.status.refusals.answering(rpc, context.peer()):
-            return handler(self, context, *given)
+        with self.status.refusals.answering(rpc, context.peer(), caller(context), _subject(given)):
+            try:
+                return handler(self, context, *given)
+            except ChainError as error:
+                self.status.quarantine.keep(error)
+                raise
 
     return answer
 
 
 class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships no types
-    def __init__(self, location: str, status: Status, transactions: Transactions) -> None:
+    def __init__(self, location: str, status: Status, transactions: Transactions, entry: Entry) -> None:
         self.status = status
+        self._entry = entry
+        self._idle = Idle(entry.quotas.idle, lambda peer: cut_connections(self.port, peer))
         self._packets = status.log
         self._transactions = transactions
         super().__init__(location, middleware={"calls": status.calls})
@@ -70,24 +86,34 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
     @_answered
     def do_put(
         self,
-        _: flight.ServerCallContext,
+        context: flight.ServerCallContext,
         descriptor: flight.FlightDescriptor,
         reader: flight.MetadataRecordBatchReader,
         writer: flight.FlightMetadataWriter,
     ) -> None:
-        if descriptor.descriptor_type == flight.DescriptorType.PATH:
-            prepare = depositing(self._packets, address.check(_path(descriptor)))
-        else:
-            transaction, name = parse_staging(descriptor.command or b"")
-            stage = self._transactions.stream(transaction, name and address.check(name))
-            prepare = staging(stage, address.parts(name)[:2] if name else None)
-        with self.status.traffic.counting() as tally:
-            receive(prepare, reader, writer, self.status.in_flight, tally)
+        who = caller(context)
+        with ExitStack() as stack:
+            depositor = stack.enter_context(self._entry.stream(who, is_proved=bool(context.peer_identity())))
+            pulse = stack.enter_context(self._idle.watching(context.peer()))
+            if descriptor.descriptor_type == flight.DescriptorType.PATH:
+                verb = "deposit"
+                prepare = depositing(self._packets, address.check(_path(descriptor)), depositor)
+            else:
+                verb = "stage"
+                transaction, name = parse_staging(descriptor.command or b"")
+                stage = self._transactions.stream(transaction, name and address.check(name))
+                prepare = staging(stage, address.parts(name)[:2] if name else None, depositor)
+            tally = stack.enter_context(self.status.traffic.counting())
+            try:
+                receive(prepare, reader, writer, self.status.in_flight, tally, depositor, pulse)
+            finally:
+                if found := tally.decision():
+                    self.status.audit.record(who, verb, _subject([descriptor]), found)
 
     @_answered
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.GeneratorStream:
         request = parse(ticket.ticket)
-        return flight.GeneratorStream(request.schema, self._stream(request, context.peer()))
+        return flight.GeneratorStream(request.schema, self._stream(request, context.peer(), caller(context)))
 
     @_answered
     def list_flights(self, _: flight.ServerCallContext, criteria: bytes) -> list[flight.FlightInfo]:
@@ -118,13 +144,18 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
             return flight.SchemaResult(OUTCOME_PACKET_SCHEMA)
 
     @_answered
-    def do_action(self, _: flight.ServerCallContext, action: flight.Action) -> list[bytes]:
+    def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> list[bytes]:
         if action.type == "health":
             return [json.dumps({"status": "ok", **self._position()}).encode()]
         if action.type == "stats":
             return [json.dumps(self.status.stats()).encode()]
         if action.type in ("begin", "commit", "abort"):
-            return [json.dumps(self._transact(action.type, action.body.to_pybytes())).encode()]
+            answer = self._transact(action.type, action.body.to_pybytes())
+            decision = ", ".join(f"{name} {answer[name]}" for name in ("stored", "duplicates") if name in answer)
+            self.status.audit.record(caller(context), action.type, answer["transaction"], decision or "done")
+            return [json.dumps(answer).encode()]
+        if action.type == "quarantine":
+            return [json.dumps(entry).encode() for entry in self.status.quarantine.entries()]
         raise RequestError(f"action {action.type!r:.60} is not known to this router; it knows {', '.join(_ACTIONS)}")
 
     @_answered
@@ -141,8 +172,8 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
     ) -> None:
         request = parse(_ticket(descriptor))
         exchange.check(self._packets, request)
-        writer.begin(request.schema)
-        with self.status.traffic.counting() as tally:
+        with self._entry.quotas.streaming(caller(context)), self.status.traffic.counting() as tally:
+            writer.begin(request.schema)
             for batch, cursor in exchange.follow(self._packets, request, context.is_cancelled):
                 try:
                     writer.write_with_metadata(batch, _reached(cursor, self._packets.store.identity))
@@ -153,8 +184,12 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
                 # up than to send.
                 tally.bytes_out += min(batch.get_total_buffer_size(), batch.num_rows * MAX_BYTES_WITH_LIKELIHOOD)
 
-    def _stream(self, request: Request, peer: str) -> Iterator[tuple[pa.RecordBatch, bytes]]:
-        with self.status.refusals.answering("DoGet", peer), self.status.traffic.counting() as tally:
+    def _stream(self, request: Request, peer: str, who: str) -> Iterator[tuple[pa.RecordBatch, bytes]]:
+        with (
+            self.status.refusals.answering("DoGet", peer, who, str(request.pattern)),
+            self._entry.quotas.streaming(who),
+            self.status.traffic.counting() as tally,
+        ):
             found = read(
                 self._packets,
                 request.pattern,
@@ -187,6 +222,21 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
 @lru_cache(maxsize=64)  # a hundred readers are told of the same cursor
 def _reached(cursor: int, store: str) -> bytes:
     return json.dumps({"cursor": cursor, "store": store}).encode()
+
+
+def _subject(given: Sequence[object]) -> str:
+    """What a call is about, for the audit log: an address, a request, the name of an action."""
+    for one in given:
+        if isinstance(one, flight.FlightDescriptor):
+            told = b"/".join(one.path) if one.descriptor_type == flight.DescriptorType.PATH else one.command or b""
+        elif isinstance(one, flight.Ticket | flight.Action):
+            told = one.ticket if isinstance(one, flight.Ticket) else one.type.encode()
+        elif isinstance(one, bytes):
+            told = one
+        else:
+            continue
+        return bytes(told[:SUBJECT_BYTES]).decode(errors="replace")
+    return ""
 
 
 def _path(descriptor: flight.FlightDescriptor) -> str:

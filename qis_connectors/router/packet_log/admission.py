@@ -11,6 +11,7 @@ from qis_connectors import packet
 from qis_connectors.errors import QisError
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, PacketError
 from qis_connectors.receipt import Receipt
+from qis_connectors.router.packet_log.chains import Chains
 
 
 class Stream(Protocol):
@@ -34,14 +35,17 @@ class Deposit:
     stream: Stream | None = None
 
 
-def admit(group: Sequence[Deposit]) -> tuple[pa.RecordBatch, list[QisError | None]]:
-    """The packets of those that may be stored, complete and in order, and of each deposit why it may not."""
+def admit(group: Sequence[Deposit], chains: Chains) -> tuple[pa.RecordBatch, list[bytes], list[QisError | None]]:
+    """The packets of those that may be stored, complete and in order; what the chains remember of each packet; and of
+    each deposit why it may not be stored."""
     if not any(deposit.stream and deposit.stream.failure for deposit in group):
         try:
-            return _complete(group), [None] * len(group)
+            packets = _complete(group)
+            return packets, chains.ids(packets), [None] * len(group)
         except PacketError:
             pass  # whose it is shows when each is looked at by itself
     batches: list[pa.RecordBatch] = []
+    ids: list[bytes] = []
     refusals: list[QisError | None] = []
     failed: dict[int, QisError] = {}
     for deposit in group:
@@ -49,11 +53,13 @@ def admit(group: Sequence[Deposit]) -> tuple[pa.RecordBatch, list[QisError | Non
         refusal = failed.get(stream) or (deposit.stream.failure if deposit.stream else None)
         if refusal is None:
             try:
-                batches.append(_complete([deposit]))
+                packets = _complete([deposit])
+                ids += chains.ids(packets)
+                batches.append(packets)
             except PacketError as error:
                 refusal = failed[stream] = error
         refusals.append(refusal)
-    return _concatenated([*batches, _NOTHING]), refusals
+    return _concatenated([*batches, _NOTHING]), ids, refusals
 
 
 def check_problem(packets: pa.RecordBatch, problem: tuple[str, ...]) -> None:

@@ -12,7 +12,8 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import partial
+from itertools import accumulate, compress
 from pathlib import Path
 from threading import Condition, Lock, Thread
 from time import monotonic
@@ -22,9 +23,11 @@ import numpy as np
 import pyarrow as pa
 
 from qis_connectors.errors import QisError
+from qis_connectors.packet import PacketError
 from qis_connectors.receipt import Receipt
 from qis_connectors.router.packet_log.admission import Deposit, admit
 from qis_connectors.router.packet_log.bell import Bell
+from qis_connectors.router.packet_log.chains import Chains, remembered
 from qis_connectors.router.packet_log.chunk import Chunk, place
 from qis_connectors.router.packet_log.feed import Feed
 from qis_connectors.router.packet_log.journal import FILE_BYTES
@@ -44,6 +47,9 @@ MAX_TAIL_BYTES = 64 << 20
 """Deposits wait for the packing from here on."""
 
 PATIENCE_SECONDS = 30.0
+GAP_SECONDS = 1.0
+"""Gaps are logged at most so often."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -56,18 +62,24 @@ class _Transaction:
 
 
 class PacketLog:
-    """The log in the folder `path`, recovered by opening it; StoreError where that cannot be."""
+    """The log in the folder `path`, recovered by opening it; StoreError where that cannot be.
 
-    def __init__(self, path: Path, retention: Retention = KEEP_ALL) -> None:
+    Where packets `are_signed`, verified before they come here, one that contradicts its node's chain is refused.
+    """
+
+    def __init__(self, path: Path, retention: Retention = KEEP_ALL, *, are_signed: bool = False) -> None:
         self.store = Store(path)
         flushed = self.store.catalogue.flushed()
         chunks = self.store.journal.replay(flushed)
         for chunk in chunks:
-            self.store.index.add(packed_ids(chunk.packets["packet_id"]))
+            self.store.index.add(packed_ids(chunk.packets["packet_id"]) + remembered(chunk.packets))
         self.tail = Tail(chunks)
         self.head = self._frozen = chunks[-1].last if chunks else flushed
         self._frozen_at = monotonic()
         self.feed = Feed(self.head)
+        self.gaps = 0
+        self._are_signed = are_signed
+        self._gap_told_at = 0.0
         self._packer = Packer(self.store, self.tail, retention)
         self._packer.freeze(self.store.journal.adopt(), self.head)
         self._queue: deque[Deposit | _Transaction] = deque()
@@ -178,9 +190,11 @@ class PacketLog:
         stored: list[tuple[str, pa.RecordBatch]] = []
         try:
             self._wait_for_room()
-            packets, refusals = admit(group)
+            chains = Chains(self.store.index.holds, self._are_signed)
+            packets, chain_ids, refusals = admit(group, chains)
             deposits = [deposit for deposit, refusal in zip(group, refusals, strict=True) if not refusal]
-            receipts, stored = self._store(deposits, packets)
+            receipts, stored = self._store(deposits, packets, chain_ids)
+            self._tell_gaps(chains.gaps)
             told = iter(receipts)
             answers = [refusal or next(told) for refusal in refusals]
         except Exception as error:  # one thread serves everybody: it answers and goes on, whatever happened
@@ -193,7 +207,7 @@ class PacketLog:
             self.tail.merge(self._frozen)
 
     def _store(
-        self, deposits: list[Deposit], packets: pa.RecordBatch
+        self, deposits: list[Deposit], packets: pa.RecordBatch, chain_ids: list[bytes]
     ) -> tuple[list[Receipt], list[tuple[str, pa.RecordBatch]]]:
         """Store what is new of the packets, those of the deposits one after the other: a receipt for each deposit, and
         what was new with its addresses.
@@ -205,12 +219,13 @@ class PacketLog:
             upto = np.concatenate([[0], is_new.cumsum()])
             stored = np.diff(upto[[0, *accumulate(sizes)]]).tolist()
             packets, ids = packets.filter(pa.array(is_new)), selected(ids, is_new)
+            chain_ids = list(compress(chain_ids, is_new))
         if not packets.num_rows:
             return [Receipt(0, rows, self.head) for rows in sizes], []
         runs = joined([(deposit.address, rows) for deposit, rows in zip(deposits, stored, strict=True)])
         first = place(self.head, packets.num_rows)
         self.store.journal.append(packets, runs, first)
-        self.store.index.add(ids)
+        self.store.index.add(ids + b"".join(chain_ids))
         chunk = Chunk(packets, runs, first, first + packets.num_rows - 1)
         self.tail.append(chunk)
         self.head = chunk.last
@@ -222,7 +237,12 @@ class PacketLog:
     def _commit_transaction(self, transaction: _Transaction) -> None:
         try:
             self._flush()
-            receipt = self._packer.commit(transaction.parts, self.head, transaction.record)
+            chains = partial(Chains, is_strict=self._are_signed)
+            receipt, gaps = self._packer.commit(transaction.parts, self.head, transaction.record, chains)
+            self._tell_gaps(gaps)
+        except PacketError as error:
+            transaction.done(error)
+            return
         except Exception as error:
             logger.exception("a commit failed")
             transaction.done(_failure(error))
@@ -230,6 +250,13 @@ class PacketLog:
         self.head = self._frozen = receipt.cursor
         transaction.done(receipt)
         self.feed.pass_over(self.head)  # it may be larger than memory: who waits reads it from the store
+
+    def _tell_gaps(self, gaps: int) -> None:
+        """Of packets whose previous one is not here: it may be late, or kept from us."""
+        self.gaps += gaps
+        if gaps and monotonic() > self._gap_told_at + GAP_SECONDS:
+            self._gap_told_at = monotonic()
+            logger.warning("gap in the chain of a node", extra={"gaps": self.gaps})
 
     def _freeze(self) -> None:
         self._packer.freeze(self.store.journal.freeze(), self.head)
