@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from pipelines.cli_site import audit, distill, study_app
+from pipelines.cli_site import distill, study_app
+from pipelines.cli_trust import audit_app, key, quarantine, verify
 from pipelines.output import Format, notice, notices, print_rows, say_receipt
 from qis_connectors.errors import QisError
 
@@ -25,8 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(study_app, name="study")
-app.command()(distill)
-app.command()(audit)
+app.add_typer(audit_app, name="audit")
+for command in (distill, key, verify, quarantine):
+    app.command()(command)
 
 RouterUrl = Annotated[str, typer.Option("--router", help="The router, as grpc://HOST:PORT.")]
 Table = Annotated[Path, typer.Option("--table", help="The packet table, a Delta folder.")]
@@ -65,13 +67,15 @@ def router(
     log: Annotated[Literal["text", "json"], typer.Option(help="How events are written to standard error.")] = "text",
     keep_days: Annotated[float | None, typer.Option(min=0, help="Let packets go so long after they came.")] = None,
     keep_bytes: Annotated[int | None, typer.Option(min=1, help="Keep this much of each address, the newest.")] = None,
+    keys: Annotated[Path | None, typer.Option(help="Take only what a site with a NODE.pub there has signed.")] = None,
+    quotas: Annotated[Path | None, typer.Option(help="A YAML file: what each site may use.")] = None,
 ) -> None:
     """Run a router until Ctrl-C. A packet it has acknowledged is on disk."""
     from qis_connectors.router import Retention, Router, logs
 
     logs.configure(log)
     retention = Retention(keep_days, keep_bytes)
-    with suppress(KeyboardInterrupt), Router(store, listen, metrics, retention) as server:
+    with suppress(KeyboardInterrupt), Router(store, listen, metrics, retention, keys, quotas) as server:
         server.serve()
 
 
@@ -94,12 +98,16 @@ def backup(
 def deposit(
     file: Annotated[Path, typer.Argument(help="Packets as .parquet, .arrow or .csv.")],
     router: RouterUrl,
+    key: Annotated[Path | None, typer.Option(help="Sign them with this NODE.key, or a folder of them.")] = None,
 ) -> None:
     """Send the packets of a file to a router. One bad packet and none of them is sent."""
     from pipelines.packet_file import read_packets
     from qis_connectors.client import RouterClient
+    from qis_connectors.signing import sign
 
     packets = read_packets(file)
+    if key:
+        packets = sign(packets, key)
     with RouterClient(router) as client:
         say_receipt(client.deposit(packets))
 

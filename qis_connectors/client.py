@@ -152,6 +152,15 @@ class RouterClient:
         open streams by RPC, queued_batches and queued_bytes; since the router began stored, duplicates, refused."""
         return ask(self._client, self.url, "stats")
 
+    def quarantine(self) -> list[dict[str, Any]]:
+        """The router's evidence of nodes that contradicted themselves: `at`, `why`, and the packets `refused` and
+        `stored` (None where it is not there), their bytes in hex."""
+        with one_line_errors(self.url):
+            return [
+                json.loads(entry.body.to_pybytes())
+                for entry in self._client.do_action(flight.Action("quarantine", b""))
+            ]
+
     def _act(self, action: str, fields: dict[str, Any]) -> dict[str, Any]:
         with one_line_errors(self.url):
             (answer,) = self._client.do_action(flight.Action(action, json.dumps(fields).encode()))

@@ -90,7 +90,7 @@ class PublicKeys:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._seen = self._state()
-        self._keys = dict(self._loaded(strict=True))
+        self._keys = dict(self._loaded(self._seen, strict=True))
         self._looked = monotonic()
 
     def find(self, node_id: str, key_id: str | None) -> Ed25519PublicKey | None:
@@ -98,7 +98,7 @@ class PublicKeys:
         if monotonic() - self._looked > LOOK_SECONDS:
             self._looked = monotonic()
             if (state := self._state()) != self._seen:
-                self._seen, self._keys = state, dict(self._loaded(strict=False))
+                self._seen, self._keys = state, dict(self._loaded(state, strict=False))
         return self._keys.get((node_id, key_id or ""))
 
     def knows(self, node_id: str) -> bool:
@@ -112,9 +112,11 @@ class PublicKeys:
         except OSError as error:
             raise KeyFileError(f"{self._folder}: {error.strerror}") from None
 
-    def _loaded(self, *, strict: bool) -> list[tuple[tuple[str, str], Ed25519PublicKey]]:
+    def _loaded(
+        self, state: list[tuple[str, int, int]], *, strict: bool
+    ) -> list[tuple[tuple[str, str], Ed25519PublicKey]]:
         found = []
-        for name, _, _ in self._seen:
+        for name, _, _ in state:
             try:
                 keys = public_keys(self._folder / name)
             except KeyFileError as error:

@@ -80,7 +80,8 @@ def faults(packets: pa.RecordBatch, keys: PublicKeys) -> Iterator[SignatureError
             try:
                 key.verify(signature[chain.LINK_BYTES :], place.message)
             except InvalidSignature:
-                yield SignatureError("signature", f"is not {node_id!r:.60}'s of this packet: a field was altered", row)
+                reason = f"is not of this packet by {node_id!r:.60}: a field of it was altered"
+                yield SignatureError("signature", reason, row)
 
 
 def _incomplete(sequence: int | None, signature: bytes | None, row: int) -> SignatureError:

@@ -96,14 +96,13 @@ def _receive_next(
     depositor: Depositor,
 ) -> bool:
     """Whether there was one. Its own function: a stream that waits for its next batch keeps the last one no longer."""
-    depositor.wait()
     in_flight.wait_for_room()
     batch = _next_batch(reader)
     if batch is None:
         return False
     arrived = perf_counter()
     size = _check_bounds(batch)
-    depositor.pay(batch.num_rows, size)
+    depositor.enter(batch.num_rows, size)
     with in_flight.holding(size):
         hand_on = prepare(batch, size, acks)
         if acks.failure:

@@ -38,14 +38,10 @@ class Depositor:
     def verifies(self) -> bool:
         return self.entry.keys is not None
 
-    def wait(self) -> None:
-        """Before the next batch is read; BusyError where the quota is used up for longer."""
+    def enter(self, packets: int, size: int) -> None:
+        """With a batch that has come and that nobody has looked at; BusyError where the caller's quota is used up."""
         if self.names is None:
             self.entry.quotas.pass_by([self.caller])
-
-    def pay(self, packets: int, size: int) -> None:
-        """For a batch that has come."""
-        if self.names is None:
             self.entry.quotas.charge(self.caller, packets, size)
 
     def check(self, packets: pa.RecordBatch, size: int) -> None:

@@ -13,8 +13,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import pyarrow as pa
-
 from qis_connectors import address
 from qis_connectors.address import Pattern
 from qis_connectors.filters import Condition, Group
@@ -99,10 +97,3 @@ def _identity(packet: dict[str, Any]) -> tuple[str, int, str]:
 
 def _plain(packet: dict[str, Any]) -> dict[str, Any]:
     return {name: value.hex() if isinstance(value, bytes) else value for name, value in packet.items()}
-
-
-def packets_of(entries: list[dict[str, Any]]) -> pa.Table:
-    """All packets of such entries, for whoever wants to check their signatures."""
-    found = [entry[which] for entry in entries for which in ("refused", "stored") if entry[which]]
-    rows = [{**packet, "signature": bytes.fromhex(packet["signature"])} for packet in found]
-    return pa.Table.from_pylist(rows, schema=OUTCOME_PACKET_SCHEMA)
