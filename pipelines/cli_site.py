@@ -64,7 +64,9 @@ def distill(
 ) -> None:
     """Turn the rows of each site of a study into packets, and print them, write them or deposit them."""
     from pipelines import ledger
+    from pipelines.distill import signed
     from pipelines.files import write_parquet
+    from pipelines.study import load_any
     from qis_connectors.client import RouterClient
 
     found = _releases(study, engine)
@@ -76,6 +78,7 @@ def distill(
         # Before, not after: what may have left counts as left.
         for rows, release in found:
             ledger.record(rows, release.entries)
+        packets = signed(load_any(study), study.parent, packets)
     if out:
         write_parquet(packets, out)
     if router:

@@ -23,6 +23,7 @@ from pipelines.study import AnyStudy, Study, StudyError
 from pipelines.values import as_json, constant, milliseconds
 from qis_connectors.outcome import confidence, deciles
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, complete
+from qis_connectors.signing import sign
 
 ARCHITECTURE = "two_arm_comparison"
 
@@ -64,6 +65,11 @@ def distill(study: AnyStudy, site: str, rows: Path, engine: Engine = "polars") -
     if groups is None:
         raise StudyError(f"{rows}: no row has {study.site_column} = {site!r}")
     return release(study, site, rows, engine, groups)
+
+
+def signed(study: AnyStudy, folder: Path, packets: pa.Table) -> pa.Table:
+    """The packets as they leave: signed, where the study, whose file is in `folder`, names a key."""
+    return packets if study.key is None else sign(packets, folder / study.key)
 
 
 def release(study: AnyStudy, site: str, rows: Path, engine: Engine, groups: Groups) -> Release:

@@ -59,8 +59,9 @@ def cut_connections(port: int, peer: str | None = None) -> None:
         try:
             if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.getsockname()[1] == port:
                 far = connection.getpeername()  # the listening socket has none
-                # A socket for both families has IPv4 peers as ::ffff:127.0.0.1; gRPC does not say them so.
-                if peer is None or (host(peer), peer.rpartition(":")[2]) == (far[0].removeprefix("::ffff:"), str(far[1])):
+                # A socket for both families has IPv4 peers as ::ffff:127.0.0.1, which gRPC does not say.
+                there = far[0].removeprefix("::ffff:"), str(far[1])
+                if peer is None or (host(peer), peer.rpartition(":")[2]) == there:
                     connection.shutdown(socket.SHUT_RDWR)
         except OSError:
             continue
