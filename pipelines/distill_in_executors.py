@@ -28,8 +28,8 @@ def distill_in_executors(study: Study, frame: "DataFrame", home: Callable[[str],
     """A frame of packets (PACKETS) of all sites that the study's `site_column` names; what stays at home has no row.
 
     `home(site)` is the file beside which the site's salt, its ledger and, if the study names one, its key lie; it runs
-    on the executors, which enter into the ledger what they release, whether or not it is sent then. StudyError where the
-    study has no `site_column` or the frame not the study's columns; the computation fails where it has not its values.
+    on the executors, which enter into the ledger what they release, sent or not. StudyError where the study has no
+    `site_column` or the frame not the study's columns; the computation fails where it has not its values.
     """
     if study.site_column is None:
         raise StudyError("the study says no site_column: which rows are whose?")

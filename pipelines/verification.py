@@ -135,8 +135,10 @@ def _checked(
     yield from ((named[row], fault, None) for row, fault in wrong.items())
     rows = [row for row in range(batch.num_rows) if row not in wrong]
     good = batch.take(pa.array(rows, pa.int64()))
-    forged = {fault.row: ("signature", f"field {fault.field!r}: {fault.reason}") for fault in faults(good, keys)}
-    for at, (row, place) in enumerate(zip(rows, chain.places(good), strict=True)):
+    places = chain.places(good)
+    found = faults(good, places, keys)
+    forged = {fault.row: ("signature", f"field {fault.field!r}: {fault.reason}") for fault in found}
+    for at, (row, place) in enumerate(zip(rows, places, strict=True)):
         yield named[row], forged.get(at), place
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from qis_connectors.errors import QisError
-from qis_connectors.packet_id import ID_HEX_DIGITS, packet_id_column, packet_ids
+from qis_connectors.packet_id import FEW, ID_HEX_DIGITS, packet_id_column, packet_ids
 from qis_connectors.packet_rules import RULES, are_within, hold
 
 INTERCHANGE_SCHEMA = pa.schema(
@@ -54,9 +54,6 @@ MAX_BYTES_WITH_LIKELIHOOD = 640
 SIZE_ROWS = 1000
 """A packet's size is its share of an Arrow IPC stream of this many packets like it."""
 
-_FEW = 48
-"""Up to so many rows plain lists are quicker: Arrow's kernels cost some 5 us each, however few the rows."""
-
 TEXT_FIELDS = [field.name for field in OUTCOME_PACKET_SCHEMA if field.type in (pa.string(), pa.binary())]
 
 Columns = dict[str, list[Any]]
@@ -84,7 +81,7 @@ def complete(batch: pa.RecordBatch) -> pa.RecordBatch:
 def complete_validated(batch: pa.RecordBatch) -> pa.RecordBatch:
     """`complete` of a batch that `validate` has let through, or of several such in one."""
     arrays = _filled(batch)
-    ids = _ids_of_many(arrays) if batch.num_rows > _FEW else None
+    ids = _ids_of_many(arrays) if batch.num_rows > FEW else None
     ids = _checked_ids(arrays) if ids is None else ids
     given = arrays[_ID]
     if given.null_count < len(given) and given != ids:
@@ -146,7 +143,7 @@ def _filled(batch: pa.RecordBatch) -> list[pa.Array]:
     except UnicodeDecodeError:
         raise PacketError("batch", "has a field whose name is not UTF-8") from None
     if batch.schema.equals(INTERCHANGE_SCHEMA, check_metadata=True):
-        nulls = _few_nulls if batch.num_rows <= _FEW else pa.nulls
+        nulls = _few_nulls if batch.num_rows <= FEW else pa.nulls
         return [*batch.columns, *(nulls(batch.num_rows, field.type) for field in _OURS)]
     _check_names(names)
     columns = []
@@ -230,7 +227,7 @@ _ID = OUTCOME_PACKET_SCHEMA.get_field_index("packet_id")
 _REPETITIVE = frozenset(TEXT_FIELDS)
 
 
-@lru_cache(maxsize=5 * _FEW)
+@lru_cache(maxsize=5 * FEW)
 def _few_nulls(rows: int, kind: pa.DataType) -> pa.Array:
     return pa.nulls(rows, kind)
 

@@ -7,7 +7,7 @@ sequences it has used, which is what a router calls equivocation.
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from qis_connectors import chain
+from qis_connectors.chain import Place
 from qis_connectors.keys import KeyFileError, PublicKeys, key_id, secret_key
 from qis_connectors.outgoing import complete
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, PacketError
@@ -55,19 +56,21 @@ def sign(packets: pa.Table | pa.RecordBatch, key: Path) -> pa.Table:
     return pa.concat_tables([part for _, part in parts]).take(order)
 
 
-def verify(packets: pa.RecordBatch, keys: PublicKeys) -> None:
-    """SignatureError on the first of the complete packets that is not signed as it should be."""
-    for fault in faults(packets, keys):
+def verify(packets: pa.RecordBatch, keys: PublicKeys) -> list[Place]:
+    """Where complete packets stand; SignatureError on the first that is not signed as it should be."""
+    places = chain.places(packets)
+    for fault in faults(packets, places, keys):
         raise fault
+    return [place for place in places if place]
 
 
-def faults(packets: pa.RecordBatch, keys: PublicKeys) -> Iterator[SignatureError]:
-    """What is wrong with the signatures of complete packets: each one's first fault, with its row.
+def faults(packets: pa.RecordBatch, places: Sequence[Place | None], keys: PublicKeys) -> Iterator[SignatureError]:
+    """What is wrong with the signatures of complete packets at these places: each one's first fault, with its row.
 
     A signature tells that something of a packet was altered, not which field: `signature` is named then.
     """
     columns = (packets[name].to_pylist() for name in ("node_id", "sequence", "signature", "key_id"))
-    rows = zip(zip(*columns, strict=True), chain.places(packets), strict=True)
+    rows = zip(zip(*columns, strict=True), places, strict=True)
     for row, ((node_id, sequence, signature, fingerprint), place) in enumerate(rows):
         if place is None:
             yield _incomplete(sequence, signature, row)

@@ -12,10 +12,9 @@ from qis_connectors.errors import QisError
 from qis_connectors.packet import INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA, PacketError
 from qis_connectors.receipt import Receipt
 from qis_connectors.router.acks import Acks
-from qis_connectors.router.entry import Depositor
 from qis_connectors.router.idle import Pulse
 from qis_connectors.router.inflight import InFlight
-from qis_connectors.router.packet_log.admission import Deposit, check_problem
+from qis_connectors.router.packet_log.admission import Check, Deposit, check_problem
 from qis_connectors.router.packet_log.log import PacketLog
 from qis_connectors.router.traffic import Tally
 
@@ -25,6 +24,12 @@ PATIENCE_SECONDS = 1.0
 TOGETHER_ROWS = 2048
 """Batches up to here are checked by the log's thread, with what else has come; above, by the stream's own."""
 
+TOGETHER_SIGNED_ROWS = 64
+"""The same where signatures are checked, each of which costs more than all else of a packet."""
+
+
+Enter = Callable[[pa.RecordBatch, int], None]
+"""Of a batch of so many bytes that has come: BusyError where its sender has used up its quota."""
 
 Prepare = Callable[[pa.RecordBatch, int, Acks], Callable[[], None]]
 """Checks a batch of so many bytes, as far as its stream's thread does that, and says how to hand it on; PacketError
@@ -34,22 +39,23 @@ Stage = Callable[[pa.RecordBatch, Callable[[Receipt | QisError], None]], None]
 """Takes complete packets, and whom to tell when they are safe on the disk or why they are not."""
 
 
-def depositing(log: PacketLog, name: str, depositor: Depositor) -> Prepare:
+def depositing(log: PacketLog, name: str, check: Check | None) -> Prepare:
     """For the address `name`."""
     problem = address.parts(name)[:2]
 
     def prepare(batch: pa.RecordBatch, size: int, acks: Acks) -> Callable[[], None]:
-        return partial(log.put, _deposit(name, batch, size, problem, acks, depositor))
+        return partial(log.put, _deposit(name, batch, size, problem, acks, check))
 
     return prepare
 
 
-def staging(stage: Stage, problem: tuple[str, ...] | None, depositor: Depositor) -> Prepare:
+def staging(stage: Stage, problem: tuple[str, ...] | None, check: Check | None) -> Prepare:
     """For a transaction; `problem` is the domain and problem_type that every row must name, where there are such."""
 
-    def prepare(batch: pa.RecordBatch, size: int, acks: Acks) -> Callable[[], None]:
+    def prepare(batch: pa.RecordBatch, _: int, acks: Acks) -> Callable[[], None]:
         packets = packet.complete(batch)
-        depositor.check(packets, size)
+        if check:
+            check(packets)
         if problem:
             check_problem(packets, problem)
         return partial(stage, packets, acks.put)
@@ -63,7 +69,7 @@ def receive(
     writer: flight.FlightMetadataWriter,
     in_flight: InFlight,
     tally: Tally,
-    depositor: Depositor,
+    enter: Enter,
     pulse: Pulse,
 ) -> None:
     """Prepare and hand on the batches that arrive, and acknowledge each once it is safe.
@@ -73,7 +79,7 @@ def receive(
     """
     acks = Acks(writer, tally)
     try:
-        while _receive_next(prepare, reader, acks, in_flight, depositor):
+        while _receive_next(prepare, reader, acks, in_flight, enter):
             pulse.beat()
     except QisError as error:
         if not acks.finish(PATIENCE_SECONDS):
@@ -93,7 +99,7 @@ def _receive_next(
     reader: flight.MetadataRecordBatchReader,
     acks: Acks,
     in_flight: InFlight,
-    depositor: Depositor,
+    enter: Enter,
 ) -> bool:
     """Whether there was one. Its own function: a stream that waits for its next batch keeps the last one no longer."""
     in_flight.wait_for_room()
@@ -102,7 +108,7 @@ def _receive_next(
         return False
     arrived = perf_counter()
     size = _check_bounds(batch)
-    depositor.enter(batch.num_rows, size)
+    enter(batch, size)
     with in_flight.holding(size):
         hand_on = prepare(batch, size, acks)
         if acks.failure:
@@ -113,16 +119,15 @@ def _receive_next(
 
 
 def _deposit(
-    name: str, batch: pa.RecordBatch, size: int, problem: tuple[str, ...], acks: Acks, depositor: Depositor
+    name: str, batch: pa.RecordBatch, size: int, problem: tuple[str, ...], acks: Acks, check: Check | None
 ) -> Deposit:
-    is_small = batch.num_rows <= TOGETHER_ROWS and batch.schema in (INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA)
-    # A signature costs more than all else of a packet: one site's are not checked where others wait.
-    if is_small and not depositor.verifies:
+    few = TOGETHER_SIGNED_ROWS if check else TOGETHER_ROWS
+    if batch.num_rows <= few and batch.schema in (INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA):
         return Deposit(name, batch, size, acks.put, problem, acks)
     packets = packet.complete(batch)
-    depositor.check(packets, size)
     check_problem(packets, problem)
-    return Deposit(name, packets, packets.get_total_buffer_size(), acks.put, None, acks)
+    places = check(packets) if check else None
+    return Deposit(name, packets, packets.get_total_buffer_size(), acks.put, None, acks, places)
 
 
 def _next_batch(reader: flight.MetadataRecordBatchReader) -> pa.RecordBatch | None:

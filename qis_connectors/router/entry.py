@@ -1,56 +1,56 @@
-"""What a depositor's packets pass on their way in: its quota, and where sites have keys their signatures."""
+"""What packets pass on their way in: the quota of who sends them, and where sites have keys their signatures."""
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from qis_connectors import packet
+from qis_connectors.chain import Place
 from qis_connectors.keys import PublicKeys
+from qis_connectors.router.packet_log.admission import Check
 from qis_connectors.router.quotas import Quotas
 from qis_connectors.signing import verify
 
 
-@dataclass
+@dataclass(frozen=True)
 class Entry:
-    """Of one router: no `keys`, no signatures are asked for."""
+    """Of one router: no `keys`, no signatures are asked for.
+
+    Quotas are the callers' where the router knows who they are (`knows_callers`); else, with keys, those of the nodes
+    that have signed; else the hosts'.
+    """
 
     keys: PublicKeys | None = None
     quotas: Quotas = field(default_factory=Quotas)
-
-    @contextmanager
-    def stream(self, caller: str, *, is_proved: bool) -> Iterator["Depositor"]:
-        """One stream of deposits; `caller` is an identity that is proved, or no more than a host."""
-        with self.quotas.streaming(caller):
-            yield Depositor(self, caller, self.keys if not is_proved else None)
-
-
-@dataclass(frozen=True)
-class Depositor:
-    """Whose quota is used: the caller's, or with `names` the sites' that have signed the packets."""
-
-    entry: Entry
-    caller: str
-    names: PublicKeys | None
+    knows_callers: bool = False
 
     @property
-    def verifies(self) -> bool:
-        return self.entry.keys is not None
+    def check(self) -> Check | None:
+        return None if self.keys is None else self._check
 
-    def enter(self, packets: int, size: int) -> None:
-        """With a batch that has come and that nobody has looked at; BusyError where the caller's quota is used up."""
-        if self.names is None:
-            self.entry.quotas.pass_by([self.caller])
-            self.entry.quotas.charge(self.caller, packets, size)
-
-    def check(self, packets: pa.RecordBatch, size: int) -> None:
-        """Complete packets; SignatureError on the first bad signature, BusyError where a site's quota is used up."""
-        if self.entry.keys is None:
+    def enter(self, caller: str, batch: pa.RecordBatch, size: int) -> None:
+        """With a batch that has come and that nobody has looked at; BusyError where the quota is used up."""
+        if not self.quotas.is_bounded:
             return
-        sites = Counter(packets["node_id"].to_pylist()) if self.names else Counter[str]()
-        self.entry.quotas.pass_by(sites)
-        verify(packets, self.entry.keys)
-        # Only now: nobody uses up another site's quota by its name.
-        for site, rows in sites.items():
-            self.entry.quotas.charge(site, rows, size * rows / packets.num_rows)
+        if self._goes_by_nodes:
+            packet.validate(batch)
+            named = "node_id" in batch.schema.names and batch.schema.field("node_id").type == pa.string()
+            self.quotas.pass_by(batch["node_id"].unique().to_pylist() if named else [])
+        else:
+            self.quotas.pass_by([caller])
+            self.quotas.charge(caller, batch.num_rows, size)
+
+    def _check(self, packets: pa.RecordBatch) -> list[Place]:
+        assert self.keys is not None
+        places = verify(packets, self.keys)
+        if self.quotas.is_bounded and self._goes_by_nodes:
+            # Only now: nobody uses up another site's quota by its name.
+            share = packets.nbytes / max(1, packets.num_rows)
+            for node_id, rows in Counter(place.node_id for place in places).items():
+                self.quotas.charge(node_id, rows, share * rows)
+        return places
+
+    @property
+    def _goes_by_nodes(self) -> bool:
+        return self.keys is not None and not self.knows_callers

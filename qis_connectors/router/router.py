@@ -58,7 +58,7 @@ class Router:
         entry = Entry(PublicKeys(keys) if keys else None, Quotas(load(quotas) if quotas else UNBOUNDED))
         with ExitStack() as stack:
             # Before the server: pyarrow answers calls while its constructor is still running.
-            self._packets = PacketLog(store, retention, are_signed=keys is not None)
+            self._packets = PacketLog(store, retention, entry.check)
             stack.callback(self._packets.close)
             audit = AuditLog(store / "audit")
             stack.callback(audit.close)

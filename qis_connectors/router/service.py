@@ -21,7 +21,7 @@ A DoExchange sends the same, the batches without rows now and then, so that eith
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from functools import lru_cache, wraps
+from functools import lru_cache, partial, wraps
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -93,19 +93,19 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
     ) -> None:
         who = caller(context)
         with ExitStack() as stack:
-            depositor = stack.enter_context(self._entry.stream(who, is_proved=bool(context.peer_identity())))
+            stack.enter_context(self._entry.quotas.streaming(who))
             pulse = stack.enter_context(self._idle.watching(context.peer()))
             if descriptor.descriptor_type == flight.DescriptorType.PATH:
                 verb = "deposit"
-                prepare = depositing(self._packets, address.check(_path(descriptor)), depositor)
+                prepare = depositing(self._packets, address.check(_path(descriptor)), self._entry.check)
             else:
                 verb = "stage"
                 transaction, name = parse_staging(descriptor.command or b"")
                 stage = self._transactions.stream(transaction, name and address.check(name))
-                prepare = staging(stage, address.parts(name)[:2] if name else None, depositor)
+                prepare = staging(stage, address.parts(name)[:2] if name else None, self._entry.check)
             tally = stack.enter_context(self.status.traffic.counting())
             try:
-                receive(prepare, reader, writer, self.status.in_flight, tally, depositor, pulse)
+                receive(prepare, reader, writer, self.status.in_flight, tally, partial(self._entry.enter, who), pulse)
             finally:
                 if found := tally.decision():
                     self.status.audit.record(who, verb, _subject([descriptor]), found)

@@ -7,7 +7,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from qis_connectors import packet
+from qis_connectors import chain, packet
+from qis_connectors.chain import Place
 from qis_connectors.errors import QisError
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, PacketError
 from qis_connectors.receipt import Receipt
@@ -20,9 +21,14 @@ class Stream(Protocol):
     failure: QisError | None
 
 
+Check = Callable[[pa.RecordBatch], Sequence[Place]]
+"""Where complete packets stand in their nodes' chains; PacketError on the first whose signature does not hold."""
+
+
 @dataclass(frozen=True)
 class Deposit:
-    """`problem` is the domain and problem type its packets must have, None where they are complete and checked.
+    """`problem` is the domain and problem type its packets must have, None where they are complete and checked; then
+    `places` may be known already.
 
     Until they are checked no kernel may touch them: their buffers may contradict each other.
     """
@@ -33,15 +39,19 @@ class Deposit:
     done: Callable[[Receipt | QisError], None]
     problem: tuple[str, ...] | None = None
     stream: Stream | None = None
+    places: Sequence[Place | None] | None = None
 
 
-def admit(group: Sequence[Deposit], chains: Chains) -> tuple[pa.RecordBatch, list[bytes], list[QisError | None]]:
-    """The packets of those that may be stored, complete and in order; what the chains remember of each packet; and of
-    each deposit why it may not be stored."""
+def admit(
+    group: Sequence[Deposit], chains: Chains, check: Check | None = None
+) -> tuple[pa.RecordBatch, list[bytes], list[QisError | None]]:
+    """The packets of those that may be stored, complete and in order, their signatures looked at by a `check`; what the
+    chains remember of each packet; and of each deposit why it may not be stored.
+    """
     if not any(deposit.stream and deposit.stream.failure for deposit in group):
         try:
-            packets = _complete(group)
-            return packets, chains.ids(packets), [None] * len(group)
+            packets, places = _complete(group, check)
+            return packets, chains.ids(packets, places), [None] * len(group)
         except PacketError:
             pass  # whose it is shows when each is looked at by itself
     batches: list[pa.RecordBatch] = []
@@ -53,8 +63,8 @@ def admit(group: Sequence[Deposit], chains: Chains) -> tuple[pa.RecordBatch, lis
         refusal = failed.get(stream) or (deposit.stream.failure if deposit.stream else None)
         if refusal is None:
             try:
-                packets = _complete([deposit])
-                ids += chains.ids(packets)
+                packets, places = _complete([deposit], check)
+                ids += chains.ids(packets, places)
                 batches.append(packets)
             except PacketError as error:
                 refusal = failed[stream] = error
@@ -71,9 +81,10 @@ def check_problem(packets: pa.RecordBatch, problem: tuple[str, ...]) -> None:
             raise PacketError(field, reason, values.index(value))
 
 
-def _complete(deposits: Sequence[Deposit]) -> pa.RecordBatch:
+def _complete(deposits: Sequence[Deposit], check: Check | None) -> tuple[pa.RecordBatch, list[Place | None]]:
     batches = []
-    for _, alike in groupby(deposits, lambda deposit: (deposit.problem is None, len(deposit.packets.schema))):
+    places: list[Place | None] = []
+    for _, alike in groupby(deposits, _kind):
         run = list(alike)
         if run[0].problem is not None:
             # All at once: every call into Arrow lets go of the interpreter, and dozens of threads wait for it.
@@ -82,8 +93,19 @@ def _complete(deposits: Sequence[Deposit]) -> pa.RecordBatch:
         if run[0].problem is not None:
             whole = packet.complete_validated(whole)
             _check_problems(run, whole)
+        if check is None:
+            places += chain.places(whole)
+        elif run[0].places is None:
+            places += check(whole)
+        else:
+            places += [place for deposit in run for place in deposit.places or ()]
         batches.append(whole)
-    return _concatenated(batches)
+    return _concatenated(batches), places
+
+
+def _kind(deposit: Deposit) -> tuple[bool, bool, int]:
+    """What is alike is checked at once."""
+    return deposit.problem is None, deposit.places is None, len(deposit.packets.schema)
 
 
 def _check_problems(deposits: Sequence[Deposit], packets: pa.RecordBatch) -> None:

@@ -48,12 +48,11 @@ class Chains:
     gaps: int = 0
     _seen: set[bytes] = field(default_factory=set)
 
-    def ids(self, packets: pa.RecordBatch) -> list[bytes]:
+    def ids(self, packets: pa.RecordBatch, places: Sequence[Place | None]) -> list[bytes]:
         """What is to be remembered of each of these complete packets, in this order; empty for unsigned ones.
 
         Raises ChainError, with its row, on the first that contradicts what is stored or came in an earlier call.
         """
-        places = chain.places(packets)
         if not any(places):
             return [b""] * len(places)
         found, gaps = [], 0
@@ -78,7 +77,8 @@ class Chains:
 
 def remembered(packets: pa.RecordBatch) -> bytes:
     """The ids of all of these stored packets that are signed."""
-    return b"".join(Chains(lambda packed: [False] * (len(packed) // ID_BYTES), is_strict=False).ids(packets))
+    chains = Chains(lambda packed: [False] * (len(packed) // ID_BYTES), is_strict=False)
+    return b"".join(chains.ids(packets, chain.places(packets)))
 
 
 def _questions(place: Place) -> list[bytes]:

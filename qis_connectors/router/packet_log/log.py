@@ -25,7 +25,7 @@ import pyarrow as pa
 from qis_connectors.errors import QisError
 from qis_connectors.packet import PacketError
 from qis_connectors.receipt import Receipt
-from qis_connectors.router.packet_log.admission import Deposit, admit
+from qis_connectors.router.packet_log.admission import Check, Deposit, admit
 from qis_connectors.router.packet_log.bell import Bell
 from qis_connectors.router.packet_log.chains import Chains, remembered
 from qis_connectors.router.packet_log.chunk import Chunk, place
@@ -40,6 +40,9 @@ from qis_connectors.router.packet_log.tail import Tail
 
 MAX_QUEUED_BYTES = 64 << 20
 GROUP_ROWS = 16_384
+GROUP_SIGNED_ROWS = 512
+"""The same of packets whose signature is to be checked, so that nobody waits long for others'."""
+
 FLUSH_SECONDS = 3600.0
 """Nothing waits longer than this, or so, for its pack: from then on its retention can be told."""
 
@@ -64,10 +67,10 @@ class _Transaction:
 class PacketLog:
     """The log in the folder `path`, recovered by opening it; StoreError where that cannot be.
 
-    Where packets `are_signed`, verified before they come here, one that contradicts its node's chain is refused.
+    With a `check` of signatures, what fails it or contradicts its node's chain is refused.
     """
 
-    def __init__(self, path: Path, retention: Retention = KEEP_ALL, *, are_signed: bool = False) -> None:
+    def __init__(self, path: Path, retention: Retention = KEEP_ALL, check: Check | None = None) -> None:
         self.store = Store(path)
         flushed = self.store.catalogue.flushed()
         chunks = self.store.journal.replay(flushed)
@@ -78,7 +81,7 @@ class PacketLog:
         self._frozen_at = monotonic()
         self.feed = Feed(self.head)
         self.gaps = 0
-        self._are_signed = are_signed
+        self._check = check
         self._gap_told_at = 0.0
         self._packer = Packer(self.store, self.tail, retention)
         self._packer.freeze(self.store.journal.adopt(), self.head)
@@ -169,10 +172,11 @@ class PacketLog:
             self._queue.popleft()
             return transaction
         group: list[Deposit] = []
-        rows = size = 0
+        rows = unchecked = size = 0
         while self._queue and isinstance(following := self._queue[0], Deposit):
             rows += following.packets.num_rows
-            if group and rows > GROUP_ROWS:
+            unchecked += following.packets.num_rows if self._check and following.places is None else 0
+            if group and (rows > GROUP_ROWS or unchecked > GROUP_SIGNED_ROWS):
                 break
             group.append(following)
             size += following.size
@@ -190,8 +194,8 @@ class PacketLog:
         stored: list[tuple[str, pa.RecordBatch]] = []
         try:
             self._wait_for_room()
-            chains = Chains(self.store.index.holds, self._are_signed)
-            packets, chain_ids, refusals = admit(group, chains)
+            chains = Chains(self.store.index.holds, is_strict=self._check is not None)
+            packets, chain_ids, refusals = admit(group, chains, self._check)
             deposits = [deposit for deposit, refusal in zip(group, refusals, strict=True) if not refusal]
             receipts, stored = self._store(deposits, packets, chain_ids)
             self._tell_gaps(chains.gaps)
@@ -237,7 +241,7 @@ class PacketLog:
     def _commit_transaction(self, transaction: _Transaction) -> None:
         try:
             self._flush()
-            chains = partial(Chains, is_strict=self._are_signed)
+            chains = partial(Chains, is_strict=self._check is not None)
             receipt, gaps = self._packer.commit(transaction.parts, self.head, transaction.record, chains)
             self._tell_gaps(gaps)
         except PacketError as error:

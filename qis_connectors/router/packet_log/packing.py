@@ -10,6 +10,7 @@ from threading import Condition, RLock, Thread
 import apsw
 import pyarrow as pa
 
+from qis_connectors import chain
 from qis_connectors.receipt import Receipt
 from qis_connectors.router.packet_log.chains import Chains
 from qis_connectors.router.packet_log.chunk import SPAN, Chunk, concatenated, place
@@ -105,7 +106,7 @@ class Packer:
             nonlocal receipt, gaps
             for address, packets in parts:
                 chains = chains_over(trial.holds)
-                chain_ids = chains.ids(packets)
+                chain_ids = chains.ids(packets, chain.places(packets))
                 gaps += chains.gaps
                 ids = packed_ids(packets["packet_id"])
                 is_new = trial.add(ids)
