@@ -40,11 +40,7 @@ def measure(quick: bool) -> Iterable[Figure]:
     # Each line adds to the one above.
     for name, extra, limit in (
         ("the same, signed", SIGNED, MAX_BYTES),
-        (
-            "the same, signed, with 16 likelihood values",
-            {**SIGNED, "likelihood": [0.5] * 16},
-            MAX_BYTES_WITH_LIKELIHOOD,
-        ),
+        ("signed, 16 likelihood values", {**SIGNED, "likelihood": [0.5] * 16}, MAX_BYTES_WITH_LIKELIHOOD),
     ):
         rows_with = [{**row, "packet_id": None, **extra} for row in packets.to_pylist()]
         batch = complete(pa.RecordBatch.from_pylist(rows_with, schema=OUTCOME_PACKET_SCHEMA))

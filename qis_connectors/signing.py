@@ -7,7 +7,7 @@ sequences it has used, which is what a router calls equivocation.
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
@@ -27,6 +27,7 @@ from qis_connectors.packet_id import canonical_forms
 WAIT_SECONDS = 60.0
 """For another process of the site that is signing."""
 
+_ROOM = {"sequence": 1, "signature": bytes(chain.SIGNATURE_BYTES), "key_id": "0" * 16}
 _TABLES = """
 CREATE TABLE IF NOT EXISTS node(id TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS packet(sequence INTEGER PRIMARY KEY, packet_id TEXT NOT NULL UNIQUE, link BLOB NOT NULL);
@@ -43,7 +44,8 @@ def sign(packets: pa.Table | pa.RecordBatch, key: Path) -> pa.Table:
     `key` is the secret key of the one node they are of, or a folder that has a NODE.key for each. Raises PacketError
     where a packet is not valid or one key is given for two nodes, KeyFileError where a key or a chain cannot be used.
     """
-    whole = complete(packets)
+    # With a signature's room, so that no packet takes a place in a chain and turns out too large for the wire.
+    whole = complete(_with(complete(packets), _ROOM))
     nodes = whole["node_id"].combine_chunks()
     parts = []
     for node_id in pc.unique(nodes).to_pylist():
@@ -108,10 +110,15 @@ def _signed(packets: pa.Table, node_id: str, path: Path) -> pa.Table:
             database.execute("COMMIT")
     except sqlite3.Error as error:
         raise KeyFileError(f"{path.with_suffix('.chain')}: cannot be used ({error})") from None
-    columns["key_id"] = [key_id(key.public_key())] * packets.num_rows
-    for name, values in columns.items():
+    return _with(packets, {**columns, "key_id": key_id(key.public_key())})
+
+
+def _with(packets: pa.Table, values: Mapping[str, object]) -> pa.Table:
+    """The packets with these fields: a list with a value each, or one for all."""
+    for name, given in values.items():
         field = OUTCOME_PACKET_SCHEMA.field(name)
-        packets = packets.set_column(packets.schema.get_field_index(name), field, pa.array(values, field.type))
+        each = given if isinstance(given, list) else [given] * packets.num_rows
+        packets = packets.set_column(packets.schema.get_field_index(name), field, pa.array(each, field.type))
     return packets
 
 

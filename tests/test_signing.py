@@ -1,5 +1,6 @@
 """What a site signs: a chain that anybody can check, and that is the same again after a crash."""
 
+import json
 import struct
 from hashlib import sha256
 
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from signed_packets import make_site
 
 from qis_connectors import keys, packet
+from qis_connectors.chain import places
 from qis_connectors.keys import KeyFileError, PublicKeys, make_key, public_keys
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, PacketError, ipc_bytes
 from qis_connectors.packet_id import canonical_forms, packet_ids
@@ -101,6 +103,8 @@ def test_one_key_is_one_nodes(packets, secret):
 
 
 def test_nothing_is_signed_of_what_is_no_packet(packets, secret):
+    with pytest.raises(PacketError, match=r"'context', row 0: .* makes the packet \d+ bytes; at most 512 are allowed"):
+        sign(packets(1, context=json.dumps({"c": "x" * 250})), secret)
     with pytest.raises(PacketError, match="'confidence', row 1"):
         sign(pa.concat_tables([packets(1), packets(1, 1, confidence=2.0)]), secret)
     assert sign(packets(1), secret)["sequence"].to_pylist() == [1]
@@ -159,7 +163,7 @@ def test_keys_that_come_and_go_count_soon(packets, known, tmp_path, monkeypatch)
     theirs = batch_of(sign(packets(1, node_id="site-b"), tmp_path / "home of site-b"))
     verify(theirs, known)
     (tmp_path / "keys" / "site-a.pub").write_text("not a key any more")
-    assert [fault.field for fault in faults(mine, known)] == ["key_id"]
+    assert [fault.field for fault in faults(mine, places(mine), known)] == ["key_id"]
     verify(theirs, known)
 
 
