@@ -33,7 +33,7 @@ FLOOD_STREAMS = 8
 UNDER_WAY = 128
 """Batches of each of the flood's streams: without a bound the quiet sites would wait for minutes, and so would we."""
 
-QUOTAS = "default: {packets: 200, bytes: 400000, streams: 64}\nburst: 2\n"
+QUOTAS = "default: {packets: 200, bytes: 400000, streams: 64}\nburst: 0.5\n"
 ROWS = (1, 2000)
 
 
@@ -121,7 +121,7 @@ def flood(url: str, data: bytes, rows: int, begun: Event) -> None:
 
     for _ in range(FLOOD_STREAMS):
         Thread(target=stream, daemon=True).start()
-    time.sleep(0.5)
+    time.sleep(1.5)  # what may come at once has come
     begun.set()
     time.sleep(3600)
 

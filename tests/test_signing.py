@@ -103,8 +103,8 @@ def test_one_key_is_one_nodes(packets, secret):
 
 
 def test_nothing_is_signed_of_what_is_no_packet(packets, secret):
-    with pytest.raises(PacketError, match=r"'context', row 0: .* makes the packet \d+ bytes; at most 512 are allowed"):
-        sign(packets(1, context=json.dumps({"c": "x" * 250})), secret)
+    with pytest.raises(PacketError, match=r"'intervention_params', row 0: .* makes the packet \d+ bytes; at most 512 are allowed"):
+        sign(packets(1, intervention_params=json.dumps({"c": "x" * 150})), secret)
     with pytest.raises(PacketError, match="'confidence', row 1"):
         sign(pa.concat_tables([packets(1), packets(1, 1, confidence=2.0)]), secret)
     assert sign(packets(1), secret)["sequence"].to_pylist() == [1]

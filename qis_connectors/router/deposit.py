@@ -12,6 +12,7 @@ from qis_connectors.errors import QisError
 from qis_connectors.packet import INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA, PacketError
 from qis_connectors.receipt import Receipt
 from qis_connectors.router.acks import Acks
+from qis_connectors.router.entry import Entry
 from qis_connectors.router.idle import Pulse
 from qis_connectors.router.inflight import InFlight
 from qis_connectors.router.packet_log.admission import Check, Deposit, check_problem
@@ -21,12 +22,6 @@ from qis_connectors.router.traffic import Tally
 MAX_ROWS = 65_536
 MAX_BYTES = 64 << 20
 PATIENCE_SECONDS = 1.0
-TOGETHER_ROWS = 2048
-"""Batches up to here are checked by the log's thread, with what else has come; above, by the stream's own."""
-
-TOGETHER_SIGNED_ROWS = 64
-"""The same where signatures are checked, each of which costs more than all else of a packet."""
-
 
 Enter = Callable[[pa.RecordBatch, int], None]
 """Of a batch of so many bytes that has come: BusyError where its sender has used up its quota."""
@@ -39,12 +34,12 @@ Stage = Callable[[pa.RecordBatch, Callable[[Receipt | QisError], None]], None]
 """Takes complete packets, and whom to tell when they are safe on the disk or why they are not."""
 
 
-def depositing(log: PacketLog, name: str, check: Check | None) -> Prepare:
+def depositing(log: PacketLog, name: str, entry: Entry) -> Prepare:
     """For the address `name`."""
     problem = address.parts(name)[:2]
 
     def prepare(batch: pa.RecordBatch, size: int, acks: Acks) -> Callable[[], None]:
-        return partial(log.put, _deposit(name, batch, size, problem, acks, check))
+        return partial(log.put, _deposit(name, batch, size, problem, acks, entry))
 
     return prepare
 
@@ -119,14 +114,13 @@ def _receive_next(
 
 
 def _deposit(
-    name: str, batch: pa.RecordBatch, size: int, problem: tuple[str, ...], acks: Acks, check: Check | None
+    name: str, batch: pa.RecordBatch, size: int, problem: tuple[str, ...], acks: Acks, entry: Entry
 ) -> Deposit:
-    few = TOGETHER_SIGNED_ROWS if check else TOGETHER_ROWS
-    if batch.num_rows <= few and batch.schema in (INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA):
+    if batch.num_rows <= entry.together_rows and batch.schema in (INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA):
         return Deposit(name, batch, size, acks.put, problem, acks)
     packets = packet.complete(batch)
     check_problem(packets, problem)
-    places = check(packets) if check else None
+    places = entry.check(packets) if entry.check else None
     return Deposit(name, packets, packets.get_total_buffer_size(), acks.put, None, acks, places)
 
 

@@ -12,6 +12,10 @@ from qis_connectors.router.packet_log.admission import Check
 from qis_connectors.router.quotas import Quotas
 from qis_connectors.signing import verify
 
+TOGETHER_ROWS = 2048
+TOGETHER_SIGNED_ROWS = 64
+"""Fewer, for a signature costs more than all else of a packet: nobody waits long for others'."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -24,6 +28,16 @@ class Entry:
     keys: PublicKeys | None = None
     quotas: Quotas = field(default_factory=Quotas)
     knows_callers: bool = False
+
+    @property
+    def together_rows(self) -> int:
+        """Batches up to here are checked by the log's thread, with what else has come; above, by the stream's own.
+
+        Where nodes pay for what was checked, nobody may have more under way than that.
+        """
+        if self.keys is None:
+            return TOGETHER_ROWS
+        return 0 if self.quotas.is_bounded and self._goes_by_nodes else TOGETHER_SIGNED_ROWS
 
     @property
     def check(self) -> Check | None:

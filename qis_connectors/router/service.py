@@ -97,7 +97,7 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
             pulse = stack.enter_context(self._idle.watching(context.peer()))
             if descriptor.descriptor_type == flight.DescriptorType.PATH:
                 verb = "deposit"
-                prepare = depositing(self._packets, address.check(_path(descriptor)), self._entry.check)
+                prepare = depositing(self._packets, address.check(_path(descriptor)), self._entry)
             else:
                 verb = "stage"
                 transaction, name = parse_staging(descriptor.command or b"")
