@@ -92,6 +92,44 @@ def rows(study: StudyFile, packets: Packets, engine: EngineName = "polars", form
         raise QisError(f"{failed} of {found.num_rows} packets of this study are not of the rows that are here")
 
 
+@audit_app.command(name="open")
+def open_commitments(
+    study: StudyFile,
+    packets: Packets,
+    out: Annotated[Path, typer.Option(help="The file to show the auditor; it must not be there yet.")],
+    engine: EngineName = "polars",
+) -> None:
+    """Open packets' commitments for an auditor, at the site: the file shows the rows behind them, and the salt."""
+    from pipelines.audit import write_opening
+    from pipelines.engine import engine_named
+    from pipelines.packet_file import read_packets
+    from pipelines.study import load_any
+
+    opened = write_opening(load_any(study), study.parent, read_packets(packets), engine_named(engine), out)
+    if not opened:
+        raise QisError(f"{packets}: no packet is of the rows that are here; nothing is opened")
+    notice(f"{out}: {opened} commitments, with the rows behind them and the salt; for the auditor only")
+
+
+@audit_app.command(name="check")
+def check_opening(
+    opening: Annotated[Path, typer.Argument(help="What `qis audit open` wrote.")],
+    packets: Packets,
+    form: Form = Format.table,
+) -> None:
+    """Check packets against an opening, anywhere; exit status 1 if one does not hold or none is opened."""
+    from pipelines.audit import check
+    from pipelines.packet_file import read_packets
+    from qis_connectors.outgoing import complete
+
+    found = check(opening, complete(read_packets(packets)))
+    print_rows(found, form)
+    held = found["holds"].to_pylist()
+    other, unseen = held.count(False), held.count(None)
+    if other or unseen == len(held):
+        raise QisError(f"{other} of {len(held)} packets are not what was opened, {unseen} are not shown")
+
+
 @audit_app.command(name="verify")
 def verify_log(
     log: Annotated[Path, typer.Argument(help="A router's audit log: the audit folder of its store, or a file of it.")],
