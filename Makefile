@@ -1,6 +1,6 @@
 # make demo | make test | make ui are all a newcomer needs; each installs what it lacks into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test faults wheel docs check format bench lock clean
+.PHONY: help install demo ui test faults wheel docs check format bench sbom lock clean
 SHELL := /bin/bash
 
 OUT ?= qis-demo
@@ -58,9 +58,13 @@ format: install  ## mend what ruff can mend
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+sbom: install  ## what is in the locked environment, as a CycloneDX bill of materials
+	@$(BIN)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible --of JSON -o sbom.cdx.json
+	@echo "sbom.cdx.json" >&2
+
 lock: install  ## renew requirements.lock from pyproject.toml
 	@$(UV) pip compile pyproject.toml --upgrade --all-extras --group dev --generate-hashes --universal \
 		--python-version 3.11 --quiet --custom-compile-command "make lock" -o requirements.lock
 
 clean:  ## remove what the targets above made
-	@rm -rf .venv .uv build dist qis_connectors/duckdb/*.duckdb_extension $(OUT) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .uv build dist qis_connectors/duckdb/*.duckdb_extension $(OUT) sbom.cdx.json .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -59,8 +59,10 @@ def main() -> None:
         return
     if kind == "ungrouped":
         log.GROUP_ROWS = 1
-    if kind in ("router", "ungrouped"):
-        router = Router(folder, "grpc://127.0.0.1:0")
+    if kind in ("router", "ungrouped", "signed", "bounded"):
+        keys = folder.parent / "keys" if kind in ("signed", "bounded") else None
+        quotas = folder.parent / "quotas.yaml" if kind == "bounded" else None
+        router = Router(folder, "grpc://127.0.0.1:0", keys=keys, quotas=quotas)
         sys.stdout.write(router.url + "\n")
         sys.stdout.flush()
         router.serve()

@@ -17,6 +17,7 @@ from pipelines import bcg
 from pipelines.distill import distill
 from pipelines.shipped import shipped
 from pipelines.study import load
+from qis_connectors.chain import SIGNATURE_BYTES
 from qis_connectors.packet import (
     INTERCHANGE_SCHEMA,
     MAX_BYTES,
@@ -27,6 +28,8 @@ from qis_connectors.packet import (
     ipc_bytes,
 )
 
+SIGNED = {"signature": bytes(SIGNATURE_BYTES), "key_id": "0123456789abcdef", "sequence": 1}
+
 
 def measure(quick: bool) -> Iterable[Figure]:
     packets = _bcg_packets()
@@ -34,9 +37,10 @@ def measure(quick: bool) -> Iterable[Figure]:
         size = ipc_bytes(_repeat(packets, rows)) / rows
         name = f"BCG packet, bytes at {rows} a batch"
         yield Figure(name, size, f"<= {MAX_BYTES}" if rows == SIZE_ROWS else "")
+    # Each line adds to the one above.
     for name, extra, limit in (
-        ("the same, signed", {"signature": b"\0" * 64, "key_id": "0123456789abcdef", "sequence": 1}, MAX_BYTES),
-        ("the same, with 16 likelihood values", {"likelihood": [0.5] * 16}, MAX_BYTES_WITH_LIKELIHOOD),
+        ("the same, signed", SIGNED, MAX_BYTES),
+        ("signed, 16 likelihood values", {**SIGNED, "likelihood": [0.5] * 16}, MAX_BYTES_WITH_LIKELIHOOD),
     ):
         rows_with = [{**row, "packet_id": None, **extra} for row in packets.to_pylist()]
         batch = complete(pa.RecordBatch.from_pylist(rows_with, schema=OUTCOME_PACKET_SCHEMA))

@@ -1,4 +1,4 @@
-"""The commands of a site: write and check a study, distill, audit. As thin as cli.py, which they are part of."""
+"""The commands of a site: write and check a study, distill. As thin as cli.py, which they are part of."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -71,7 +71,9 @@ def distill(
 ) -> None:
     """Turn the rows of each site of a study into packets, and print them, write them or deposit them."""
     from pipelines import ledger
+    from pipelines.distill import signed
     from pipelines.files import write_parquet
+    from pipelines.study import load_any
     from qis_connectors.client import RouterClient
 
     found = _releases(study, engine)
@@ -83,6 +85,7 @@ def distill(
         # Before, not after: what may have left counts as left.
         for rows, release in found:
             ledger.record(rows, release.entries)
+        packets = signed(load_any(study), study.parent, packets)
     if out:
         write_parquet(packets, out)
     if router:
@@ -90,25 +93,6 @@ def distill(
             say_receipt(client.deposit(packets))
     if not (out or router):
         print_rows(packets, form, SENT_COLUMNS)
-
-
-def audit(
-    study: StudyFile,
-    packets: Annotated[Path, typer.Argument(help="Packets as .parquet, .arrow or .csv.")],
-    engine: EngineName = "polars",
-    form: Form = Format.table,
-) -> None:
-    """Check packets against the rows they were made of; exit status 1 if one does not hold."""
-    from pipelines.audit import audit as audit_packets
-    from pipelines.engine import engine_named
-    from pipelines.packet_file import read_packets
-    from pipelines.study import load_any
-
-    found = audit_packets(load_any(study), study.parent, read_packets(packets), engine_named(engine))
-    print_rows(found, form)
-    failed = found["holds"].to_pylist().count(False)
-    if failed or not found.num_rows:
-        raise QisError(f"{failed} of {found.num_rows} packets of this study are not of the rows that are here")
 
 
 def _releases(study: Path, engine: str) -> "list[tuple[Path, Release]]":

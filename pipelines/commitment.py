@@ -4,7 +4,10 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,17 @@ class SaltError(QisError):
     """The site's salt cannot be read or made."""
 
 
+@dataclass(frozen=True)
+class Opening:
+    """What a commitment was made of: the salt in hex, and sorted JSON arrays: distinct rows with their multiplicity."""
+
+    salt: str
+    rows: list[str]
+
+
+_openings: ContextVar[dict[str, Opening] | None] = ContextVar("openings", default=None)
+
+
 def commit(rows: Sequence[tuple[Any, ...]], salt: bytes) -> str:
     """HMAC-SHA256 (hex) of the rows under the salt: the same rows in any order, from any engine, give the same.
 
@@ -24,7 +38,26 @@ def commit(rows: Sequence[tuple[Any, ...]], salt: bytes) -> str:
     a table of few possible rows from being guessed and tried.
     """
     canonical = sorted(json.dumps(row, ensure_ascii=False, default=str) for row in rows)
+    committed = commitment(canonical, salt)
+    if (openings := _openings.get()) is not None:
+        openings[committed] = Opening(salt.hex(), canonical)
+    return committed
+
+
+def commitment(canonical: Sequence[str], salt: bytes) -> str:
+    """Of rows in their canonical form: what whoever is shown them and the salt compares."""
     return hmac.digest(salt, "\n".join(canonical).encode(), "sha256").hex()
+
+
+@contextmanager
+def opening() -> Iterator[dict[str, Opening]]:
+    """The openings of all commitments that are made in the block, by commitment."""
+    found: dict[str, Opening] = {}
+    token = _openings.set(found)
+    try:
+        yield found
+    finally:
+        _openings.reset(token)
 
 
 def salt_of(rows: Path) -> bytes:

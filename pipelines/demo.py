@@ -19,7 +19,7 @@ from pipelines import ledger
 from pipelines.accumulate import Accumulated, accumulate
 from pipelines.answers import answers_from, report_from
 from pipelines.counting import rows_of_site
-from pipelines.distill import Release, distill
+from pipelines.distill import Release, distill, signed
 from pipelines.elections.record import elect
 from pipelines.engine import Engine, readable, spark_is_here
 from pipelines.files import replacing, write_parquet
@@ -119,8 +119,9 @@ def deposited_packets(loop: Loop, site: str, month: str = "") -> Receipt:
 
     They are looked at once more: rows, study or packets may have changed since they were staged.
     """
-    packets = pq.read_table(loop.staged(site, month))
-    refuse(loop.study().of(month), site, loop.rows(site, month), packets)
+    packets, study = pq.read_table(loop.staged(site, month)), loop.study()
+    refuse(study.of(month), site, loop.rows(site, month), packets)
+    packets = signed(study, loop.root, packets)
     with RouterClient(loop.router, loop.identity) as client:
         return client.deposit(packets)
 

@@ -25,6 +25,7 @@ from pipelines.study_mistakes import NothingToCompareError
 from pipelines.values import as_json, constant, milliseconds
 from qis_connectors.outcome import confidence, deciles
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, complete, wire_bytes
+from qis_connectors.signing import sign
 
 ARCHITECTURE = "two_arm_comparison"
 
@@ -76,6 +77,11 @@ def distill(study: AnyStudy, site: str, rows: Path, engine: Engine = "polars") -
     if groups is None:
         raise NothingToCompareError(f"{rows}: no row has {study.site_column} = {site!r}")
     return release(study, site, rows, engine, groups)
+
+
+def signed(study: AnyStudy, folder: Path, packets: pa.Table) -> pa.Table:
+    """The packets as they leave: signed, where the study, whose file is in `folder`, names a key."""
+    return packets if study.key is None else sign(packets, folder / study.key)
 
 
 def release(study: AnyStudy, site: str, rows: Path, engine: Engine, groups: Groups) -> Release:

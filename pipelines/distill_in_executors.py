@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipelines import ledger
 from pipelines.counting import by_site, grouped
-from pipelines.distill import release
+from pipelines.distill import release, signed
 from pipelines.study import Study, StudyError
 from qis_connectors.spark.executors import PACKETS
 
@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 def distill_in_executors(study: Study, frame: "DataFrame", home: Callable[[str], Path]) -> "DataFrame":
     """A frame of packets (PACKETS) of all sites that the study's `site_column` names; what stays at home has no row.
 
-    `home(site)` is the file beside which the site's salt and its ledger lie; it runs on the executors, which enter into
-    the ledger what they release, whether or not it is sent then. StudyError where the study has no `site_column` or the
-    frame not the study's columns; the computation fails where it has not its values.
+    `home(site)` is the file beside which the site's salt, its ledger and, if the study names one, its key lie; it runs
+    on the executors, which enter into the ledger what they release, sent or not. StudyError where the study has no
+    `site_column` or the frame not the study's columns; the computation fails where it has not its values.
     """
     if study.site_column is None:
         raise StudyError("the study says no site_column: which rows are whose?")
@@ -41,7 +41,7 @@ def distill_in_executors(study: Study, frame: "DataFrame", home: Callable[[str],
         ledger.record(home(str(site)), done.entries)
         if done.withheld:
             logger.warning("%s: %s", site, done.withheld)
-        return done.packets
+        return signed(study, home(str(site)).parent, done.packets)
 
     counted: DataFrame = grouped(study, nw.from_native(frame).lazy(), where).to_native()
     return counted.groupBy(study.site_column).applyInArrow(packets, PACKETS)

@@ -61,6 +61,7 @@ class _Sited(Strict):
     site_column: Text | None = None
     intervention: Intervention
     context: tuple[str, ...] = ()
+    key: Annotated[Text, Field(description="What signs the packets: a NODE.key, or a folder of them")] | None = None
 
     @model_validator(mode="after")
     def _one_way_to_name_a_site(self) -> "_Sited":

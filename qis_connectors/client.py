@@ -210,6 +210,15 @@ class RouterClient:
     def drop_profile(self, profile: str) -> None:
         self._act("drop_profile", {"profile": profile})
 
+    def quarantine(self) -> list[dict[str, Any]]:
+        """The router's evidence of nodes that contradicted themselves: `at`, `why`, and the packets `refused` and
+        `stored` (None where it is not there), their bytes in hex."""
+        with one_line_errors(self.url):
+            return [
+                json.loads(entry.body.to_pybytes())
+                for entry in self._client.do_action(flight.Action("quarantine", b""))
+            ]
+
     def _act(self, action: str, fields: dict[str, Any]) -> dict[str, Any]:
         (answer,) = self._act_all(action, fields)
         return answer

@@ -19,6 +19,7 @@ from qis_connectors.errors import QisError
 from qis_connectors.outcome import compact_json, confidence, deciles
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, PacketError
 from qis_connectors.request import similar
+from qis_connectors.signing import sign
 
 REQUIRED = ("metric_name", "metric_delta", "metric_value", "sample_count", "intervention_type")
 _OURS = ("node_id", "domain", "problem_type", "packet_id", "sequence", "signature", "key_id")
@@ -50,14 +51,24 @@ class Node:
     Every method raises QisError, in one line, where the router cannot be reached or refuses. One node_id is one Node
     in one process: it numbers its packets. At a router of a network `identity` is the folder of its bundle, whose name
     is the node_id; QIS_IDENTITY names it where it is not given. Not for sharing between threads.
+
+    With `key`, the file of the node's secret key (`qis key`), every packet is signed: see signing.py.
     """
 
     def __init__(
-        self, node_id: str, router: str, *, domain: str, problem_type: str, identity: Path | str | None = None
+        self,
+        node_id: str,
+        router: str,
+        *,
+        domain: str,
+        problem_type: str,
+        identity: Path | str | None = None,
+        key: Path | None = None,
     ) -> None:
         self.node_id = node_id
         self.address = addresses.of(domain, problem_type)
         self._problem = {"node_id": node_id, "domain": domain, "problem_type": problem_type}
+        self._key = key
         self._client = RouterClient(router, identity)
         self._past: _History | None = None
         self._seen = 0
@@ -79,7 +90,7 @@ class Node:
         confidence is 1 - two-sided p of metric_delta / metric_stderr; outcome_decile (1..10) is where metric_delta
         stands among this node's own for the metric so far, larger being better (where smaller is better, give it);
         timestamp_utc is now, in ms; intervention_params and context are dicts; the other texts are empty.
-        A table is sent as it is, at the addresses its rows name, numbered if it has no sequence.
+        A table is sent as it is, at the addresses its rows name, numbered if it has no sequence; signed, with a key.
 
         Raises PacketError, naming the field, where a packet is not valid; then nothing is sent.
         """
@@ -173,7 +184,11 @@ class Node:
         row.setdefault("confidence", _confidence(row))
         row.setdefault("outcome_decile", deciles([*outcomes, row["metric_delta"]])[-1])
         row |= {**self._problem, "sequence": past.next_sequence}
-        receipt = self._client.deposit(pa.Table.from_pylist([row], schema=OUTCOME_PACKET_SCHEMA))
+        packets = pa.Table.from_pylist([row], schema=OUTCOME_PACKET_SCHEMA)
+        if self._key:
+            packets = sign(packets, self._key)
+            row["sequence"] = packets["sequence"][0].as_py()
+        receipt = self._client.deposit(packets)
         if receipt.stored:
             past.add(row["metric_name"], row["metric_delta"], row["sequence"])
         return receipt
@@ -184,7 +199,9 @@ class Node:
         for row, node_id in enumerate(whole["node_id"].to_pylist()):
             if node_id != self.node_id:
                 raise PacketError("node_id", f"{node_id!r:.60} is not this node, {self.node_id!r:.60}", row)
-        if "sequence" not in whole.column_names:
+        if self._key:
+            whole = sign(whole, self._key)
+        elif "sequence" not in whole.column_names:
             first = self._history().next_sequence
             numbers = pa.array(np.arange(first, first + whole.num_rows, dtype=np.int64))
             whole = packet.conform(whole.append_column("sequence", numbers))

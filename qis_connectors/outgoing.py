@@ -1,7 +1,7 @@
 """Packets on their way out: checked whole before anything is sent, then sorted by where they go."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 
@@ -13,13 +13,22 @@ CHUNK_ROWS = 8192
 
 
 def checked(packets: pa.Table | pa.RecordBatch) -> pa.Table:
-    """What `packet.conform` takes, with all fields and valid; PacketError names field and row of the table."""
+    """What `packet.conform` takes, as `packet.check` has it; PacketError names field and row of the table."""
+    return _each(packets, packet.check)
+
+
+def complete(packets: pa.Table | pa.RecordBatch) -> pa.Table:
+    """The same with packet_ids, as `packet.complete` has it."""
+    return _each(packets, packet.complete)
+
+
+def _each(packets: pa.Table | pa.RecordBatch, look: Callable[[pa.RecordBatch], pa.RecordBatch]) -> pa.Table:
     table = packet.conform(packets if isinstance(packets, pa.Table) else pa.Table.from_batches([packets]))
     batches = []
     rows = 0
     for batch in table.to_batches(max_chunksize=CHUNK_ROWS):
         try:
-            batches.append(packet.check(batch))
+            batches.append(look(batch))
         except PacketError as error:
             if error.row is None or not rows:
                 raise

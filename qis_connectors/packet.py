@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from qis_connectors.errors import QisError
-from qis_connectors.packet_id import ID_HEX_DIGITS, packet_id_column, packet_ids
+from qis_connectors.packet_id import FEW, ID_HEX_DIGITS, packet_id_column, packet_ids
 from qis_connectors.packet_rules import RULES, are_within, hold
 
 INTERCHANGE_SCHEMA = pa.schema(
@@ -53,9 +53,6 @@ MAX_BYTES = 512
 MAX_BYTES_WITH_LIKELIHOOD = 640
 SIZE_ROWS = 1000
 """A packet's size is its share of an Arrow IPC stream of this many packets like it."""
-
-_FEW = 48
-"""Up to so many rows plain lists are quicker: Arrow's kernels cost some 5 us each, however few the rows."""
 
 TEXT_FIELDS = [field.name for field in OUTCOME_PACKET_SCHEMA if field.type in (pa.string(), pa.binary())]
 
@@ -161,7 +158,7 @@ def _filled(batch: pa.RecordBatch) -> list[pa.Array]:
     except UnicodeDecodeError:
         raise PacketError("batch", "has a field whose name is not UTF-8") from None
     if batch.schema.equals(INTERCHANGE_SCHEMA, check_metadata=True):
-        nulls = _few_nulls if batch.num_rows <= _FEW else pa.nulls
+        nulls = _few_nulls if batch.num_rows <= FEW else pa.nulls
         return [*batch.columns, *(nulls(batch.num_rows, field.type) for field in _OURS)]
     _check_names(names)
     columns = []
@@ -191,7 +188,7 @@ def _check_names(names: list[str]) -> None:
 
 def _are_many_good(arrays: list[pa.Array]) -> bool:
     """Whether `_check` would find nothing, by columns, which is quicker for many packets; False for few."""
-    if len(arrays[_ID]) <= _FEW:
+    if len(arrays[_ID]) <= FEW:
         return False
     batch = pa.RecordBatch.from_arrays(arrays, schema=OUTCOME_PACKET_SCHEMA)
     # Sizes before values: no rule looks at a text of unbounded length.
@@ -246,7 +243,7 @@ _ID = OUTCOME_PACKET_SCHEMA.get_field_index("packet_id")
 _REPETITIVE = frozenset(TEXT_FIELDS)
 
 
-@lru_cache(maxsize=5 * _FEW)
+@lru_cache(maxsize=5 * FEW)
 def _few_nulls(rows: int, kind: pa.DataType) -> pa.Array:
     return pa.nulls(rows, kind)
 

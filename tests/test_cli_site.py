@@ -79,6 +79,30 @@ def test_an_auditor_checks_packets_against_rows_and_salt(qis, table):
     assert err.endswith("1 of 1 packets of this study are not of the rows that are here\n")
 
 
+def test_an_auditor_elsewhere_checks_what_the_site_opens(qis, table, tmp_path):
+    study, packets, opening = (table.with_name(name) for name in ("study.yaml", "p.parquet", "opening.json"))
+    qis("study", "new", table, "--out", study)
+    qis("distill", study, "--out", packets)
+    assert qis("audit", "open", study, packets, "--out", opening)[0] == 0
+    assert opening.stat().st_mode & 0o077 == 0
+    assert qis("audit", "open", study, packets, "--out", opening)[2].endswith("File exists\n")
+    shown = json.loads(opening.read_text(encoding="utf-8"))
+    (committed,) = shown
+    assert sum(json.loads(row)[-1] for row in shown[committed]["rows"]) == 20_000, "rows with their multiplicity"
+    status, out, _ = qis("audit", "check", opening, packets, "--format", "json")
+    assert (status, [row["holds"] for row in json.loads(out)]) == (0, [True])
+    for change in ({"salt": "00" * 32}, {"rows": shown[committed]["rows"][1:]}):
+        forged = tmp_path / "forged.json"
+        forged.write_text(json.dumps({committed: shown[committed] | change}), encoding="utf-8")
+        status, out, _ = qis("audit", "check", forged, packets, "--format", "json")
+        assert (status, [row["holds"] for row in json.loads(out)]) == (1, [False])
+    opening.write_text("{}", encoding="utf-8")
+    told = qis("audit", "check", opening, packets)[2]
+    assert told.endswith("0 of 1 packets are not what was opened, 1 are not shown\n")
+    assert qis("audit", "check", table, packets)[2] == f"qis: {table}: is no opening of commitments\n"
+    assert qis("audit", "rows", study, packets)[0] == 0
+
+
 def test_a_training_log_becomes_a_packet_an_epoch(tmp_path):
     rows = [(epoch, "val_auc", 0.5 + epoch / 100) for epoch in (3, 1, 2)] + [(1, "val_loss", 0.9), (2, "val_loss", 0.7)]
     pl.DataFrame([*rows, (1, "lr", 0.1)], schema=["epoch", "metric", "value"], orient="row").write_csv(

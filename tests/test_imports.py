@@ -16,6 +16,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 MAY_IMPORT = {
     "qis_connectors.errors": (),
     "qis_connectors.packet_id": (),
+    "qis_connectors.chain": ("qis_connectors.packet_id",),
     "qis_connectors.address": ("qis_connectors.errors",),
     "qis_connectors.outcome": (),
     "qis_connectors.packet": ("qis_connectors.errors", "qis_connectors.packet_id", "qis_connectors.packet_rules"),
@@ -24,7 +25,7 @@ MAY_IMPORT = {
         "qis_connectors.router.packet_log",
         *(
             "qis_connectors." + name
-            for name in ("address", "errors", "filters", "packet", "packet_id", "receipt", "request")
+            for name in ("address", "chain", "errors", "filters", "packet", "packet_id", "receipt", "request")
         ),
     ),
     "qis_connectors": ("qis_connectors",),

@@ -125,7 +125,13 @@ def check_store(url, packets):
 
 
 @pytest.mark.parametrize(
-    ("number", "seed"), [(2000, 1), pytest.param(100_000, 2, marks=pytest.mark.slow)], ids=["few", "many"]
+    ("number", "seed"),
+    [
+        (2000, 1),
+        pytest.param(100_000, 2, marks=pytest.mark.slow),
+        pytest.param(1_000_000, 3, marks=pytest.mark.slow),
+    ],
+    ids=["few", "many", "a million"],
 )
 def test_mutated_messages(router_process, packets, number, seed):
     process, url = router_process()

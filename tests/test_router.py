@@ -235,7 +235,7 @@ def test_flight_info_is_what_do_get_gives(client, packets, router):
 
 def test_actions(client, packets, router):
     put(client, packets(5))
-    of_log, of_similarity = ["health", "stats", "begin", "commit", "abort"], ["definitions", "similar"]
+    of_log, of_similarity = ["health", "stats", "quarantine", "begin", "commit", "abort"], ["definitions", "similar"]
     of_profiles = ["register_profile", "profiles", "drop_profile"]
     assert [action.type for action in client.list_actions()] == [*of_log, *of_similarity, *of_profiles]
     (health,), (stats,) = (list(client.do_action(name)) for name in ("health", "stats"))

@@ -85,7 +85,7 @@ class Acks:
             while not self._is_over():
                 self._bell.wait()
                 self._send()
-        except (pa.ArrowException, flight.FlightError) as error:
+        except (pa.ArrowException, flight.FlightError, OSError) as error:
             logger.info("a depositor went away before its acknowledgements: %s", error)
         finally:
             self._is_through.set()

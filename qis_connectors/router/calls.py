@@ -41,7 +41,7 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]  # pyarrow sh
             if not is_full:
                 self._open[rpc] += 1
         if is_full:
-            self._refusals.note(rpc, "busy")
+            self._refusals.turn_away(rpc, "busy")
             raise flight.FlightUnavailableError(f"{MAX_STREAMS} streams are open at this router; try again later")
         return _Call(self, rpc)
 

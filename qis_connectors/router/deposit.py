@@ -13,17 +13,19 @@ from qis_connectors.packet import INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA, Pac
 from qis_connectors.receipt import Receipt
 from qis_connectors.router.access import Permit
 from qis_connectors.router.acks import Acks
+from qis_connectors.router.entry import Entry
+from qis_connectors.router.idle import Pulse
 from qis_connectors.router.inflight import InFlight
-from qis_connectors.router.packet_log.admission import Deposit, Problem, check_problem
+from qis_connectors.router.packet_log.admission import Check, Deposit, Problem, check_problem
 from qis_connectors.router.packet_log.log import PacketLog
 from qis_connectors.router.traffic import Tally
 
 MAX_ROWS = 65_536
 MAX_BYTES = 64 << 20
 PATIENCE_SECONDS = 1.0
-TOGETHER_ROWS = 2048
-"""Batches up to here are checked by the log's thread, with what else has come; above, by the stream's own."""
 
+Enter = Callable[[pa.RecordBatch, int], None]
+"""Of a batch of so many bytes that has come: BusyError where its sender has used up its quota."""
 
 Prepare = Callable[[pa.RecordBatch, int, Acks], Callable[[], None]]
 """Checks a batch of so many bytes, as far as its stream's thread does that, and says how to hand it on; PacketError
@@ -33,18 +35,18 @@ Stage = Callable[[pa.RecordBatch, Callable[[Receipt | QisError], None]], None]
 """Takes complete packets, and whom to tell when they are safe on the disk or why they are not."""
 
 
-def depositing(log: PacketLog, name: str, permit: Permit) -> Prepare:
+def depositing(log: PacketLog, name: str, permit: Permit, entry: Entry) -> Prepare:
     """For the address `name`."""
     problem = _problem(name, permit)
 
     def prepare(batch: pa.RecordBatch, size: int, acks: Acks) -> Callable[[], None]:
         permit.check()
-        return partial(log.put, _deposit(name, batch, size, problem, acks))
+        return partial(log.put, _deposit(name, batch, size, problem, acks, entry))
 
     return prepare
 
 
-def staging(stage: Stage, name: str | None, permit: Permit) -> Prepare:
+def staging(stage: Stage, name: str | None, permit: Permit, check: Check | None) -> Prepare:
     """For a transaction; `name` is the address of all rows, where there is one."""
     problem = _problem(name, permit)
 
@@ -52,6 +54,8 @@ def staging(stage: Stage, name: str | None, permit: Permit) -> Prepare:
         permit.check()
         packets = packet.complete(batch)
         check_problem(packets, problem)
+        if check:
+            check(packets)
         return partial(stage, packets, acks.put)
 
     return prepare
@@ -63,16 +67,18 @@ def receive(
     writer: flight.FlightMetadataWriter,
     in_flight: InFlight,
     tally: Tally,
+    enter: Enter,
+    pulse: Pulse,
 ) -> None:
     """Prepare and hand on the batches that arrive, and acknowledge each once it is safe.
 
-    Raises PacketError for the first bad batch, of which nothing is stored, and BusyError for one that finds no room;
-    the batches before it stay.
+    Raises PacketError for the first bad batch, of which nothing is stored, and BusyError for one that finds no room or
+    is over the depositor's quota; the batches before it stay.
     """
     acks = Acks(writer, tally)
     try:
-        while _receive_next(prepare, reader, acks, in_flight):
-            pass
+        while _receive_next(prepare, reader, acks, in_flight, enter):
+            pulse.beat()
     except QisError as error:
         if not acks.finish(PATIENCE_SECONDS):
             # Unread acknowledgements stand before the refusal on the wire. Whether the client reads them first or
@@ -86,7 +92,13 @@ def receive(
         raise acks.failure
 
 
-def _receive_next(prepare: Prepare, reader: flight.MetadataRecordBatchReader, acks: Acks, in_flight: InFlight) -> bool:
+def _receive_next(
+    prepare: Prepare,
+    reader: flight.MetadataRecordBatchReader,
+    acks: Acks,
+    in_flight: InFlight,
+    enter: Enter,
+) -> bool:
     """Whether there was one. Its own function: a stream that waits for its next batch keeps the last one no longer."""
     in_flight.wait_for_room()
     batch = _next_batch(reader)
@@ -94,6 +106,7 @@ def _receive_next(prepare: Prepare, reader: flight.MetadataRecordBatchReader, ac
         return False
     arrived = perf_counter()
     size = _check_bounds(batch)
+    enter(batch, size)
     with in_flight.holding(size):
         hand_on = prepare(batch, size, acks)
         if acks.failure:
@@ -108,12 +121,13 @@ def _problem(name: str | None, permit: Permit) -> Problem:
     return (*(address.parts(name)[:2] if name else (None, None)), permit.node_id)
 
 
-def _deposit(name: str, batch: pa.RecordBatch, size: int, problem: Problem, acks: Acks) -> Deposit:
-    if batch.num_rows <= TOGETHER_ROWS and batch.schema in (INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA):
+def _deposit(name: str, batch: pa.RecordBatch, size: int, problem: Problem, acks: Acks, entry: Entry) -> Deposit:
+    if batch.num_rows <= entry.together_rows and batch.schema in (INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA):
         return Deposit(name, batch, size, acks.put, problem, acks)
     packets = packet.complete(batch)
     check_problem(packets, problem)
-    return Deposit(name, packets, packets.get_total_buffer_size(), acks.put, None, acks)
+    places = entry.check(packets) if entry.check else None
+    return Deposit(name, packets, packets.get_total_buffer_size(), acks.put, None, acks, places)
 
 
 def _next_batch(reader: flight.MetadataRecordBatchReader) -> pa.RecordBatch | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from qis_connectors.errors import QisError
+from qis_connectors.router.caller import host
 
 
 class ListenError(QisError):
@@ -52,8 +53,8 @@ def authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def cut_connections(port: int) -> None:
-    """Shut down every connection this process has accepted on `port`.
+def cut_connections(port: int, peer: str | None = None) -> None:
+    """Shut down every connection this process has accepted on `port`, or the one that gRPC calls `peer`.
 
     gRPC's own shutdown waits for open streams for ever, and pyarrow passes it no deadline.
     """
@@ -64,8 +65,11 @@ def cut_connections(port: int) -> None:
             continue  # no socket, or closed meanwhile
         try:
             if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.getsockname()[1] == port:
-                connection.getpeername()  # the listening socket has none
-                connection.shutdown(socket.SHUT_RDWR)
+                far = connection.getpeername()  # the listening socket has none
+                # A socket for both families has IPv4 peers as ::ffff:127.0.0.1, which gRPC does not say.
+                there = far[0].removeprefix("::ffff:"), str(far[1])
+                if peer is None or (host(peer), peer.rpartition(":")[2]) == there:
+                    connection.shutdown(socket.SHUT_RDWR)
         except OSError:
             continue
         finally:

@@ -10,8 +10,11 @@ from typing import Self
 
 import pyarrow as pa
 
+from qis_connectors.keys import PublicKeys
 from qis_connectors.network.certificates import router_tls
 from qis_connectors.router.access import Access
+from qis_connectors.router.audit_log import AuditLog
+from qis_connectors.router.entry import Entry
 from qis_connectors.router.listen import (
     PLAIN,
     STRICT,
@@ -25,6 +28,7 @@ from qis_connectors.router.listen import (
 from qis_connectors.router.packet_log.log import PacketLog
 from qis_connectors.router.packet_log.retention import KEEP_ALL, Retention
 from qis_connectors.router.profiles import Profiles
+from qis_connectors.router.quotas import UNBOUNDED, Quotas, load
 from qis_connectors.router.service import Service
 from qis_connectors.router.similar import Similar
 from qis_connectors.router.status import Status
@@ -41,7 +45,9 @@ class Router:
     With `network`, a network's folder, it is strict: nobody but members comes in, over mutual TLS, and each may do what
     the network's policy says. Without one it serves whoever is on this machine, on loopback.
     It keeps every packet unless `retention` says otherwise. With `metrics`, a port or HOST:PORT, a Prometheus finds its
-    metrics at `metrics_url`. Readers can ask by the similarity definitions in the folder `similarity`.
+    metrics at `metrics_url`. Readers can ask by the similarity definitions in the folder `similarity`. With `keys`, a
+    folder of the sites' public keys, it takes only packets that they have signed; `quotas` is a file that says what
+    each may use.
 
     Raises QisError where a definition is wrong, where the store is in use, damaged or newer than this version, or where
     `listen` is not free loopback.
@@ -55,6 +61,8 @@ class Router:
         retention: Retention = KEEP_ALL,
         similarity: Path | None = None,
         network: Path | None = None,
+        keys: Path | None = None,
+        quotas: Path | None = None,
     ) -> None:
         listen = listen or (STRICT if network else PLAIN)
         host, port = endpoint(listen, is_strict=network is not None)
@@ -64,16 +72,20 @@ class Router:
         definitions = Definitions.none() if similarity is None else Definitions.read(similarity)
         beside = None if metrics is None else metrics_endpoint(metrics)
         began = perf_counter()
+        bounds = Quotas(load(quotas) if quotas else UNBOUNDED)
+        entry = Entry(PublicKeys(keys) if keys else None, bounds, knows_callers=network is not None)
         with ExitStack() as stack:
             # Before the server: pyarrow answers calls while its constructor is still running.
-            self._packets = PacketLog(store, retention)
+            self._packets = PacketLog(store, retention, entry.check)
             stack.callback(self._packets.close)
+            audit = AuditLog(store / "audit")
+            stack.callback(audit.close)
             self._transactions = Transactions(self._packets)
+            status = Status(self._packets, audit)
             similar = Similar(self._packets, definitions)
             stack.callback(similar.close)
             profiles = Profiles(store, similar)
             stack.callback(profiles.close)
-            status = Status(self._packets)
             self.metrics_url = None
             if beside:
                 from qis_connectors.router import metrics as exposition  # a router without them need not load HTTP
@@ -81,7 +93,7 @@ class Router:
                 self.metrics_url = stack.enter_context(exposition.serving(status, *beside))
             try:
                 location = f"{scheme}://{authority(host, port)}"
-                self._server = Service(location, status, self._transactions, similar, profiles, access, tls)
+                self._server = Service(location, tls, access, entry, status, self._transactions, similar, profiles)
             except pa.ArrowException as error:
                 raise ListenError(f"cannot listen on {listen}: {str(error).splitlines()[0]}") from None
             self._open = stack.pop_all()

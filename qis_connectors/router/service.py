@@ -9,8 +9,7 @@
     GetFlightInfo      tickets for ranges of cursors, to be read side by side: together what one DoGet gives now, and
                        nothing that is stored later; about 128k packets each, 64 at most, on this same server
     GetSchema
-    DoAction           health, stats; begin, commit, abort: see transactions.py; definitions, similar: see similar.py;
-                       register_profile, profiles, drop_profile: see profiles.py
+    DoAction           see actions.py
 
 An acknowledgement is JSON in app_metadata, one a batch: {"stored": n, "duplicates": m, "cursor": c}.
 Each batch of a DoGet has app_metadata {"cursor": N, "store": ID}: everything that matches up to N has been sent, and
@@ -20,9 +19,9 @@ A DoExchange sends the same, the batches without rows now and then, so that eith
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache, lru_cache, wraps
+from functools import cache, lru_cache, partial, wraps
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -31,20 +30,17 @@ from pyarrow import flight
 from qis_connectors import address
 from qis_connectors.errors import QisError
 from qis_connectors.packet import MAX_BYTES_WITH_LIKELIHOOD, OUTCOME_PACKET_SCHEMA
-from qis_connectors.request import (
-    Request,
-    RequestError,
-    check_begin,
-    parse,
-    parse_commit,
-    parse_staging,
-    parse_transaction,
-    within,
-)
+from qis_connectors.request import Request, parse, parse_staging, within
 from qis_connectors.router import exchange
-from qis_connectors.router.access import Access, Permit, Tokens, Verb
+from qis_connectors.router.access import Access, Permit, Tokens
+from qis_connectors.router.actions import DESCRIPTIONS, VERBS, Actions
+from qis_connectors.router.caller import caller
 from qis_connectors.router.deposit import depositing, receive, staging
 from qis_connectors.router.endpoints import ranges
+from qis_connectors.router.entry import Entry
+from qis_connectors.router.idle import Idle
+from qis_connectors.router.listen import cut_connections
+from qis_connectors.router.packet_log.chains import ChainError
 from qis_connectors.router.packet_log.reading import read
 from qis_connectors.router.packet_log.selection import Scorer
 from qis_connectors.router.packet_log.view import Summary, View
@@ -53,24 +49,9 @@ from qis_connectors.router.similar import Similar
 from qis_connectors.router.status import Status
 from qis_connectors.router.transactions import Transactions
 
-_ACTIONS = {
-    "health": "whether the router serves, and which store",
-    "stats": "what the store holds, and what goes in and out",
-    "begin": 'a new transaction; {"v": 1} gives {"transaction": ID}',
-    "commit": 'all of a transaction becomes visible; {"transaction": ID} gives its receipt, however often; with "key", '
-    "a name of the client's for this work, only where no transaction was committed under it before",
-    "abort": 'all of a transaction is dropped; {"transaction": ID}',
-    "definitions": "the similarity definitions that readers can name, a result each",
-    "similar": 'the known contexts that are similar to {"v": 1, "context": {...}, "definition": NAME}, best first',
-    "register_profile": 'interest in {"v": 1, "node_id": ..., "address": ..., "context": {...}} gives {"profile": ID}',
-    "profiles": "those that are registered, a result each",
-    "drop_profile": 'ends {"profile": ID}',
-}
-# What is known of contexts and interests is known of all addresses, whoever may read them.
-_VERBS: dict[str, Verb] = {
-    **dict.fromkeys(("stats", "similar", "profiles"), "operate"),
-    **dict.fromkeys(("begin", "commit", "abort"), "deposit"),
-}
+SUBJECT_BYTES = 300
+"""So much of what a call is about goes into the audit log."""
+
 _Answer = TypeVar("_Answer")
 
 
@@ -80,8 +61,12 @@ def _answered(handler: Callable[..., _Answer]) -> Callable[..., _Answer]:
 
     @wraps(handler)
     def answer(self: "Service", context: flight.ServerCallContext, *given: object) -> _Answer:
-        with self.status.refusals.answering(rpc, context.peer()):
-            return handler(self, context, *given)
+        with self.status.refusals.answering(rpc, context.peer(), caller(context), _subject(given)):
+            try:
+                return handler(self, context, *given)
+            except ChainError as error:
+                self.status.quarantine.keep(error)
+                raise
 
     return answer
 
@@ -90,19 +75,20 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
     def __init__(
         self,
         location: str,
+        tls: dict[str, Any],
+        access: Access,
+        entry: Entry,
         status: Status,
         transactions: Transactions,
         similar: Similar,
         profiles: Profiles,
-        access: Access,
-        tls: dict[str, Any],
     ) -> None:
         self.status = status
-        self._similar = similar
-        self._profiles = profiles
+        self._access, self._entry = access, entry
+        self._idle = Idle(entry.quotas.idle, lambda peer: cut_connections(self.port, peer))
         self._packets = status.log
-        self._transactions = transactions
-        self._access = access
+        self._transactions, self._similar, self._profiles = transactions, similar, profiles
+        self._actions = Actions(status, transactions, similar, profiles)
         super().__init__(location, middleware={"calls": status.calls, "token": Tokens()}, **tls)
 
     @_answered
@@ -114,21 +100,32 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
         writer: flight.FlightMetadataWriter,
     ) -> None:
         if descriptor.descriptor_type == flight.DescriptorType.PATH:
-            name = address.check(_path(descriptor))
-            prepare = depositing(self._packets, name, self._access.admit(context, "deposit", name))
+            verb, name = "deposit", address.check(_path(descriptor))
+            permit = self._access.admit(context, "deposit", name)
+            prepare = depositing(self._packets, name, permit, self._entry)
         else:
+            verb = "stage"
             transaction, target = parse_staging(descriptor.command or b"")
             permit = self._access.admit(context, "deposit", address.check(target) if target else "")
             allow = cache(lambda name: self._access.admit(context, "deposit", name))
             stage = self._transactions.stream(transaction, target, allow, permit.node_id or "")
-            prepare = staging(stage, target, permit)
-        with self.status.traffic.counting() as tally:
-            receive(prepare, reader, writer, self.status.in_flight, tally)
+            prepare = staging(stage, target, permit, self._entry.check)
+        site = _site(permit, context)
+        with (
+            self._entry.quotas.streaming(site),
+            self._idle.watching(context.peer()) as pulse,
+            self.status.traffic.counting() as tally,
+        ):
+            try:
+                receive(prepare, reader, writer, self.status.in_flight, tally, partial(self._entry.enter, site), pulse)
+            finally:
+                if found := tally.decision():
+                    self.status.audit.record(caller(context), verb, _subject([descriptor]), found)
 
     @_answered
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.GeneratorStream:
         request, scorer, permit = self._asked(context, ticket.ticket)
-        return flight.GeneratorStream(request.schema, self._stream(request, scorer, permit, context.peer()))
+        return flight.GeneratorStream(request.schema, self._stream(context, request, scorer, permit))
 
     @_answered
     def list_flights(self, context: flight.ServerCallContext, criteria: bytes) -> list[flight.FlightInfo]:
@@ -162,21 +159,14 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
 
     @_answered
     def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> list[bytes]:
-        permit = self._access.admit(context, _VERBS.get(action.type, "join"))
-        if action.type == "health":
-            return [json.dumps({"status": "ok", **self._position()}).encode()]
-        if action.type == "stats":
-            return [json.dumps(self.status.stats()).encode()]
-        if action.type in ("begin", "commit", "abort"):
-            return [json.dumps(self._transact(action, permit.node_id or "")).encode()]
-        if action.type in _ACTIONS:
-            return [json.dumps(one).encode() for one in self._hire(action, permit.node_id)]
-        raise RequestError(f"action {action.type!r:.60} is not known to this router; it knows {', '.join(_ACTIONS)}")
+        permit = self._access.admit(context, VERBS.get(action.type, "join"))
+        answers = self._actions.answer(action.type, action.body.to_pybytes(), permit.node_id, caller(context))
+        return [json.dumps(one).encode() for one in answers]
 
     @_answered
     def list_actions(self, context: flight.ServerCallContext) -> list[tuple[str, str]]:
         self._access.admit(context, "join")
-        return list(_ACTIONS.items())
+        return list(DESCRIPTIONS.items())
 
     @_answered
     def do_exchange(
@@ -188,8 +178,8 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
     ) -> None:
         request, scorer, permit = self._asked(context, _ticket(descriptor))
         exchange.check(self._packets, request)
-        writer.begin(request.schema)
-        with self.status.traffic.counting() as tally:
+        with self._entry.quotas.streaming(_site(permit, context)), self.status.traffic.counting() as tally:
+            writer.begin(request.schema)
             for batch, cursor in exchange.follow(self._packets, request, context.is_cancelled, scorer):
                 permit.check()
                 try:
@@ -211,9 +201,13 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
         return replace(request, pattern=permit.readable(request.pattern)), scorer, permit
 
     def _stream(
-        self, request: Request, scorer: Scorer | None, permit: Permit, peer: str
+        self, context: flight.ServerCallContext, request: Request, scorer: Scorer | None, permit: Permit
     ) -> Iterator[tuple[pa.RecordBatch, bytes]]:
-        with self.status.refusals.answering("DoGet", peer), self.status.traffic.counting() as tally:
+        with (
+            self.status.refusals.answering("DoGet", context.peer(), caller(context), request.pattern.text),
+            self._entry.quotas.streaming(_site(permit, context)),
+            self.status.traffic.counting() as tally,
+        ):
             found = read(
                 self._packets,
                 request.pattern,
@@ -231,37 +225,30 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
                     tally.bytes_out += batch.nbytes
                 yield batch, _reached(cursor, self._packets.store.identity)
 
-    def _transact(self, action: flight.Action, owner: str) -> dict[str, Any]:
-        body = action.body.to_pybytes()
-        if action.type == "begin":
-            check_begin(body)
-            return {"transaction": self._transactions.begin(owner)}
-        if action.type == "commit":
-            transaction, key = parse_commit(body)
-            receipt = self._transactions.commit(transaction, owner, key)
-            return {"transaction": transaction, **json.loads(receipt.encode())}
-        transaction = parse_transaction(body)
-        self._transactions.abort(transaction, owner)
-        return {"transaction": transaction}
 
-    def _hire(self, action: flight.Action, node_id: str | None) -> Iterable[dict[str, Any]]:
-        body = action.body.to_pybytes()
-        if action.type == "definitions":
-            return [one.model_dump() for one in self._similar.definitions.by_name.values()]
-        if action.type == "similar":
-            return [self._similar.look_up(body)]
-        if action.type == "profiles":
-            return self._profiles.told()
-        change = self._profiles.register if action.type == "register_profile" else self._profiles.drop
-        return [change(body, node_id)]
-
-    def _position(self) -> dict[str, str | int]:
-        return {"store": self._packets.store.identity, "cursor": self._packets.head}
+def _site(permit: Permit, context: flight.ServerCallContext) -> str:
+    """Whose quota a call uses up: the member's, and where there is no network that of the host it comes from."""
+    return permit.node_id or caller(context)
 
 
 @lru_cache(maxsize=64)  # a hundred readers are told of the same cursor
 def _reached(cursor: int, store: str) -> bytes:
     return json.dumps({"cursor": cursor, "store": store}).encode()
+
+
+def _subject(given: Sequence[object]) -> str:
+    """What a call is about, for the audit log: an address, a request, the name of an action."""
+    for one in given:
+        if isinstance(one, flight.FlightDescriptor):
+            told = b"/".join(one.path) if one.descriptor_type == flight.DescriptorType.PATH else one.command or b""
+        elif isinstance(one, flight.Ticket | flight.Action):
+            told = one.ticket if isinstance(one, flight.Ticket) else one.type.encode()
+        elif isinstance(one, bytes):
+            told = one
+        else:
+            continue
+        return bytes(told[:SUBJECT_BYTES]).decode(errors="replace")
+    return ""
 
 
 def _path(descriptor: flight.FlightDescriptor) -> str:

@@ -9,10 +9,12 @@ from time import monotonic
 from typing import Any
 
 from qis_connectors.address import Pattern
+from qis_connectors.router.audit_log import AuditLog
 from qis_connectors.router.calls import Calls
 from qis_connectors.router.inflight import InFlight
 from qis_connectors.router.packet_log.log import PacketLog
 from qis_connectors.router.packet_log.view import View
+from qis_connectors.router.quarantine import Quarantine
 from qis_connectors.router.refusals import Refusals
 from qis_connectors.router.traffic import Traffic
 
@@ -32,10 +34,12 @@ class Holdings:
 class Status:
     """Of one router, since it began."""
 
-    def __init__(self, log: PacketLog) -> None:
+    def __init__(self, log: PacketLog, audit: AuditLog) -> None:
         self.log = log
+        self.audit = audit
+        self.quarantine = Quarantine(log)
         self.traffic = Traffic()
-        self.refusals = Refusals()
+        self.refusals = Refusals(audit.record)
         self.calls = Calls(self.refusals)
         self.in_flight = InFlight()
         self._began = monotonic()
@@ -81,6 +85,9 @@ class Status:
             "stored": total.stored,
             "duplicates": total.duplicates,
             "refused": refused,
+            "gaps": self.log.gaps,
+            "quarantined": len(self.quarantine.entries()),
+            "audit": {"lines": self.audit.lines, "head": self.audit.head},
         }
 
 

@@ -54,6 +54,11 @@ class Tally:
             setattr(self, name, total)
         return self
 
+    def decision(self) -> str:
+        """What became of the packets, in words; empty where there were none."""
+        told = {"stored": self.stored, "duplicates": self.duplicates, "staged": self.staged}
+        return ", ".join(f"{name} {count}" for name, count in told.items() if count)
+
 
 _COUNTS = [one.name for one in fields(Tally)]
 

@@ -7,10 +7,12 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from qis_connectors import packet
+from qis_connectors import chain, packet
+from qis_connectors.chain import Place
 from qis_connectors.errors import QisError
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA, PacketError
 from qis_connectors.receipt import Receipt
+from qis_connectors.router.packet_log.chains import Chains
 
 Problem = tuple[str | None, ...]
 """The domain and problem type that packets must have, and the node_id where there is one; None: any."""
@@ -22,9 +24,14 @@ class Stream(Protocol):
     failure: QisError | None
 
 
+Check = Callable[[pa.RecordBatch], Sequence[Place]]
+"""Where complete packets stand in their nodes' chains; PacketError on the first whose signature does not hold."""
+
+
 @dataclass(frozen=True)
 class Deposit:
-    """`problem` is what check_problem is to look for, None where the packets are complete and checked.
+    """`problem` is what check_problem is to look for, None where the packets are complete and checked; then `places`
+    may be known already.
 
     Until they are checked no kernel may touch them: their buffers may contradict each other.
     """
@@ -35,16 +42,23 @@ class Deposit:
     done: Callable[[Receipt | QisError], None]
     problem: Problem | None = None
     stream: Stream | None = None
+    places: Sequence[Place | None] | None = None
 
 
-def admit(group: Sequence[Deposit]) -> tuple[pa.RecordBatch, list[QisError | None]]:
-    """The packets of those that may be stored, complete and in order, and of each deposit why it may not."""
+def admit(
+    group: Sequence[Deposit], chains: Chains, check: Check | None = None
+) -> tuple[pa.RecordBatch, list[bytes], list[QisError | None]]:
+    """The packets of those that may be stored, complete and in order, their signatures looked at by a `check`; what the
+    chains remember of each packet; and of each deposit why it may not be stored.
+    """
     if not any(deposit.stream and deposit.stream.failure for deposit in group):
         try:
-            return _complete(group), [None] * len(group)
+            packets, places = _complete(group, check)
+            return packets, chains.ids(packets, places), [None] * len(group)
         except PacketError:
             pass  # whose it is shows when each is looked at by itself
     batches: list[pa.RecordBatch] = []
+    ids: list[bytes] = []
     refusals: list[QisError | None] = []
     failed: dict[int, QisError] = {}
     for deposit in group:
@@ -52,11 +66,13 @@ def admit(group: Sequence[Deposit]) -> tuple[pa.RecordBatch, list[QisError | Non
         refusal = failed.get(stream) or (deposit.stream.failure if deposit.stream else None)
         if refusal is None:
             try:
-                batches.append(_complete([deposit]))
+                packets, places = _complete([deposit], check)
+                ids += chains.ids(packets, places)
+                batches.append(packets)
             except PacketError as error:
                 refusal = failed[stream] = error
         refusals.append(refusal)
-    return _concatenated([*batches, _NOTHING]), refusals
+    return _concatenated([*batches, _NOTHING]), ids, refusals
 
 
 def check_problem(packets: pa.RecordBatch, problem: Problem) -> None:
@@ -68,9 +84,10 @@ def check_problem(packets: pa.RecordBatch, problem: Problem) -> None:
             raise PacketError(field, reason, values.index(value))
 
 
-def _complete(deposits: Sequence[Deposit]) -> pa.RecordBatch:
+def _complete(deposits: Sequence[Deposit], check: Check | None) -> tuple[pa.RecordBatch, list[Place | None]]:
     batches = []
-    for _, alike in groupby(deposits, lambda deposit: (deposit.problem is None, len(deposit.packets.schema))):
+    places: list[Place | None] = []
+    for _, alike in groupby(deposits, _kind):
         run = list(alike)
         if run[0].problem is not None:
             # All at once: every call into Arrow lets go of the interpreter, and dozens of threads wait for it.
@@ -79,8 +96,19 @@ def _complete(deposits: Sequence[Deposit]) -> pa.RecordBatch:
         if run[0].problem is not None:
             whole = packet.complete_validated(whole)
             _check_problems(run, whole)
+        if check is None:
+            places += chain.places(whole)
+        elif run[0].places is None:
+            places += check(whole)
+        else:
+            places += [place for deposit in run for place in deposit.places or ()]
         batches.append(whole)
-    return _concatenated(batches)
+    return _concatenated(batches), places
+
+
+def _kind(deposit: Deposit) -> tuple[bool, bool, int]:
+    """What is alike is checked at once."""
+    return deposit.problem is None, deposit.places is None, len(deposit.packets.schema)
 
 
 def _check_problems(deposits: Sequence[Deposit], packets: pa.RecordBatch) -> None:

@@ -11,7 +11,8 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import partial
+from itertools import accumulate, compress
 from pathlib import Path
 from threading import Condition, Lock, Thread
 from time import monotonic
@@ -21,9 +22,11 @@ import numpy as np
 import pyarrow as pa
 
 from qis_connectors.errors import QisError
+from qis_connectors.packet import PacketError
 from qis_connectors.receipt import Receipt
-from qis_connectors.router.packet_log.admission import Deposit, admit
+from qis_connectors.router.packet_log.admission import Check, Deposit, admit
 from qis_connectors.router.packet_log.bell import Bell
+from qis_connectors.router.packet_log.chains import Chains, remembered
 from qis_connectors.router.packet_log.chunk import Chunk, place
 from qis_connectors.router.packet_log.feed import Feed
 from qis_connectors.router.packet_log.journal import FILE_BYTES
@@ -36,6 +39,9 @@ from qis_connectors.router.packet_log.tail import Tail
 
 MAX_QUEUED_BYTES = 64 << 20
 GROUP_ROWS = 16_384
+GROUP_SIGNED_ROWS = 512
+"""The same of packets whose signature is to be checked, so that nobody waits long for others'."""
+
 FLUSH_SECONDS = 3600.0
 """Nothing waits longer than this, or so, for its pack: from then on its retention can be told."""
 
@@ -43,6 +49,9 @@ MAX_TAIL_BYTES = 64 << 20
 """Deposits wait for the packing from here on."""
 
 PATIENCE_SECONDS = 30.0
+GAP_SECONDS = 1.0
+"""Gaps are logged at most so often."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -55,18 +64,24 @@ class _Transaction:
 
 
 class PacketLog:
-    """The log in the folder `path`, recovered by opening it; StoreError where that cannot be."""
+    """The log in the folder `path`, recovered by opening it; StoreError where that cannot be.
 
-    def __init__(self, path: Path, retention: Retention = KEEP_ALL) -> None:
+    With a `check` of signatures, what fails it or contradicts its node's chain is refused.
+    """
+
+    def __init__(self, path: Path, retention: Retention = KEEP_ALL, check: Check | None = None) -> None:
         self.store = Store(path)
         flushed = self.store.catalogue.flushed()
         chunks = self.store.journal.replay(flushed)
         for chunk in chunks:
-            self.store.index.add(packed_ids(chunk.packets["packet_id"]))
+            self.store.index.add(packed_ids(chunk.packets["packet_id"]) + remembered(chunk.packets))
         self.tail = Tail(chunks)
         self.head = self._frozen = chunks[-1].last if chunks else flushed
         self._frozen_at = monotonic()
         self.feed = Feed(self.head)
+        self.gaps = 0
+        self._check = check
+        self._gap_told_at = 0.0
         self._packer = Packer(self.store, self.tail, retention)
         self._packer.freeze(self.store.journal.adopt(), self.head)
         self._queue: deque[Deposit | _Transaction] = deque()
@@ -156,10 +171,11 @@ class PacketLog:
             self._queue.popleft()
             return transaction
         group: list[Deposit] = []
-        rows = size = 0
+        rows = unchecked = size = 0
         while self._queue and isinstance(following := self._queue[0], Deposit):
             rows += following.packets.num_rows
-            if group and rows > GROUP_ROWS:
+            unchecked += following.packets.num_rows if self._check and following.places is None else 0
+            if group and (rows > GROUP_ROWS or unchecked > GROUP_SIGNED_ROWS):
                 break
             group.append(following)
             size += following.size
@@ -177,9 +193,11 @@ class PacketLog:
         stored: list[tuple[str, pa.RecordBatch]] = []
         try:
             self._wait_for_room()
-            packets, refusals = admit(group)
+            chains = Chains(self.store.index.holds, is_strict=self._check is not None)
+            packets, chain_ids, refusals = admit(group, chains, self._check)
             deposits = [deposit for deposit, refusal in zip(group, refusals, strict=True) if not refusal]
-            receipts, stored = self._store(deposits, packets)
+            receipts, stored = self._store(deposits, packets, chain_ids)
+            self._tell_gaps(chains.gaps)
             told = iter(receipts)
             answers = [refusal or next(told) for refusal in refusals]
         except Exception as error:  # one thread serves everybody: it answers and goes on, whatever happened
@@ -192,7 +210,7 @@ class PacketLog:
             self.tail.merge(self._frozen)
 
     def _store(
-        self, deposits: list[Deposit], packets: pa.RecordBatch
+        self, deposits: list[Deposit], packets: pa.RecordBatch, chain_ids: list[bytes]
     ) -> tuple[list[Receipt], list[tuple[str, pa.RecordBatch]]]:
         """Store what is new of the packets, those of the deposits one after the other: a receipt for each deposit, and
         what was new with its addresses.
@@ -204,12 +222,13 @@ class PacketLog:
             upto = np.concatenate([[0], is_new.cumsum()])
             stored = np.diff(upto[[0, *accumulate(sizes)]]).tolist()
             packets, ids = packets.filter(pa.array(is_new)), selected(ids, is_new)
+            chain_ids = list(compress(chain_ids, is_new))
         if not packets.num_rows:
             return [Receipt(0, rows, self.head) for rows in sizes], []
         runs = joined([(deposit.address, rows) for deposit, rows in zip(deposits, stored, strict=True)])
         first = place(self.head, packets.num_rows)
         self.store.journal.append(packets, runs, first)
-        self.store.index.add(ids)
+        self.store.index.add(ids + b"".join(chain_ids))
         chunk = Chunk(packets, runs, first, first + packets.num_rows - 1)
         self.tail.append(chunk)
         self.head = chunk.last
@@ -221,7 +240,12 @@ class PacketLog:
     def _commit_transaction(self, transaction: _Transaction) -> None:
         try:
             self._flush()
-            receipt = self._packer.commit(transaction.parts, self.head, transaction.record)
+            chains = partial(Chains, is_strict=self._check is not None)
+            receipt, gaps = self._packer.commit(transaction.parts, self.head, transaction.record, chains)
+            self._tell_gaps(gaps)
+        except PacketError as error:
+            transaction.done(error)
+            return
         except Exception as error:
             logger.exception("a commit failed")
             transaction.done(_failure(error))
@@ -229,6 +253,13 @@ class PacketLog:
         self.head = self._frozen = receipt.cursor
         transaction.done(receipt)
         self.feed.pass_over(self.head)  # it may be larger than memory: who waits reads it from the store
+
+    def _tell_gaps(self, gaps: int) -> None:
+        """Of packets whose previous one is not here: it may be late, or kept from us."""
+        self.gaps += gaps
+        if gaps and monotonic() > self._gap_told_at + GAP_SECONDS:
+            self._gap_told_at = monotonic()
+            logger.warning("gap in the chain of a node", extra={"gaps": self.gaps})
 
     def _freeze(self) -> None:
         self._packer.freeze(self.store.journal.freeze(), self.head)

@@ -1,4 +1,5 @@
-"""Which packets are stored: their ids, the newest in memory, the others in sorted runs on the disk.
+"""Which packets are stored: their ids, the newest in memory, the others in sorted runs on the disk. With them are the
+ids that chains.py keeps of signed ones.
 
 Ids come in no order. A tree of them writes a page for every id once it is large; a run is written from end to end,
 and eight of about one size become one.
@@ -99,6 +100,14 @@ class PacketIndex:
                 is_new[row] = False
         return is_new
 
+    def holds(self, packed: bytes) -> list[bool]:
+        """Which of these ids are known."""
+        ids = split(packed)
+        frozen = self._frozen  # before the runs, as in `new`
+        in_runs = self._known(packed)
+        found = [one in self._recent or one in frozen for one in ids]
+        return found if in_runs is None else [a or b for a, b in zip(found, in_runs.tolist(), strict=True)]
+
     def add(self, packed: bytes) -> None:
         self._recent.update(split(packed))
 
@@ -177,6 +186,11 @@ class Trial:
     def __init__(self, index: PacketIndex) -> None:
         self.runs: list[IdRun] = []
         self._index = index
+
+    def holds(self, packed: bytes) -> list[bool]:
+        """Which of these are in the index or among the new."""
+        found, here = self._index.holds(packed), known_in(self.runs, unpacked(packed))
+        return found if here is None else [a or b for a, b in zip(found, here.tolist(), strict=True)]
 
     def add(self, packed: bytes) -> "np.typing.NDArray[np.bool_] | None":
         """Which of these are new, as `PacketIndex.new` tells."""

@@ -4,13 +4,15 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import groupby
+from itertools import compress, groupby
 from threading import Condition, RLock, Thread
 
 import apsw
 import pyarrow as pa
 
+from qis_connectors import chain
 from qis_connectors.receipt import Receipt
+from qis_connectors.router.packet_log.chains import Chains
 from qis_connectors.router.packet_log.chunk import SPAN, Chunk, concatenated, place
 from qis_connectors.router.packet_log.journal import JournalFile
 from qis_connectors.router.packet_log.packet_index import IdRun, Trial, packed_ids
@@ -85,20 +87,32 @@ class Packer:
                 self._frozen = []
                 self._changed.notify_all()
 
-    def commit(self, parts: Parts, head: int, record: Callable[[apsw.Connection, Receipt], None]) -> Receipt:
+    def commit(
+        self,
+        parts: Parts,
+        head: int,
+        record: Callable[[apsw.Connection, Receipt], None],
+        chains_over: Callable[[Callable[[bytes], list[bool]]], Chains],
+    ) -> tuple[Receipt, int]:
         """Store everything in packs of its own behind the cursor `head`, at once. The tail must be empty.
 
-        `record` writes into the same commit.
+        `record` writes into the same commit. Beside the receipt: how many gaps there are in the nodes' chains. Raises
+        ChainError, and nothing is stored, where a packet contradicts one that is stored.
         """
         receipt = Receipt(cursor=head)
-        trial = Trial(self._store.index)
+        trial, gaps = Trial(self._store.index), 0
 
         def chunks() -> Iterator[Chunk]:
-            nonlocal receipt
+            nonlocal receipt, gaps
             for address, packets in parts:
+                chains = chains_over(trial.holds)
+                chain_ids = chains.ids(packets, chain.places(packets))
+                gaps += chains.gaps
                 ids = packed_ids(packets["packet_id"])
                 is_new = trial.add(ids)
                 new = packets if is_new is None else packets.filter(pa.array(is_new))
+                if told := b"".join(chain_ids if is_new is None else compress(chain_ids, is_new)):
+                    trial.add(told)
                 if new.num_rows:
                     first = place(receipt.cursor, new.num_rows)
                     receipt += Receipt(new.num_rows, 0, first + new.num_rows - 1)
@@ -113,7 +127,7 @@ class Packer:
                 _record_flush(writer, receipt.cursor, run)
                 record(writer, receipt)
             self._store.index.use(run)
-        return receipt
+        return receipt, gaps
 
     def stop(self) -> None:
         with self._changed:

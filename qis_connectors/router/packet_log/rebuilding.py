@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from qis_connectors.router.packet_log.catalogue import Catalogue
+from qis_connectors.router.packet_log.chains import remembered
 from qis_connectors.router.packet_log.chunk import SPAN
 from qis_connectors.router.packet_log.journal import sync_folder
 from qis_connectors.router.packet_log.packet_index import PacketIndex, id_run, packed_ids, unpacked
@@ -29,7 +30,7 @@ def rebuild(path: Path, packs: Packs, ids: Path) -> None:
         packed = b""
         for packets, of_record in packs.all_of(pack):
             runs += of_record
-            packed += packed_ids(packets["packet_id"])
+            packed += packed_ids(packets["packet_id"]) + remembered(packets)
         if not runs:
             continue
         first, last, span = min(run.first for run in runs), max(run.last for run in runs), runs[0].first // SPAN
