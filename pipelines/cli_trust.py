@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
+from pipelines.cli_router import Form, RouterUrl
+from pipelines.cli_site import IdentityFolder
 from pipelines.output import Format, notice, print_rows
 from qis_connectors.errors import QisError
 
-Form = Annotated[Format, typer.Option("--format", help="How rows are printed.")]
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study's YAML file.")]
 Packets = Annotated[Path, typer.Argument(help="Packets as .parquet, .arrow or .csv.")]
 EngineName = Annotated[
@@ -61,16 +62,17 @@ def verify(
 
 
 def quarantine(
-    router: Annotated[str, typer.Option("--router", help="The router, as grpc://HOST:PORT.")],
+    router: RouterUrl,
     out: Annotated[Path | None, typer.Option(help="Write both packets of each to this Parquet file.")] = None,
     form: Form = Format.table,
+    identity: IdentityFolder = None,
 ) -> None:
     """List the packets a router refused because their own node had signed others in their place."""
     from pipelines.files import write_parquet
     from pipelines.verification import evidence, evidence_rows
     from qis_connectors.client import RouterClient
 
-    with RouterClient(router) as client:
+    with RouterClient(router, identity) as client:
         entries = client.quarantine()
     if out:
         write_parquet(evidence(entries), out)

@@ -49,7 +49,12 @@ ONLY_IN = {
     "typer": ("pipelines.cli",),
     "prometheus_client": ("qis_connectors.router.metrics",),
     "jwt": ("qis_connectors.network.tokens",),
-    "cryptography": ("qis_connectors.network", "qis_connectors.router.access"),
+    "cryptography": (
+        "qis_connectors.network",
+        "qis_connectors.router.access",
+        "qis_connectors.keys",
+        "qis_connectors.signing",
+    ),
     "structlog": ("qis_connectors.router.logs",),
     "sklearn": ("pipelines.training",),
     "scipy": ("pipelines.training",),
