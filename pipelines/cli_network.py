@@ -1,4 +1,4 @@
-"""The commands of a network's operator, and the one that prints a member's token. As thin as cli.py, their whole."""
+"""The commands of a network's operator, and the one for a member's token. As thin as cli.py, which they are part of."""
 
 from pathlib import Path
 from typing import Annotated

@@ -141,8 +141,8 @@ class Transactions:
     def abort(self, name: str, owner: str = "") -> None:
         """Nothing of it is kept; once more, or where it never was, does nothing. TransactionError where committed."""
         self._abort_idle()
-        if name in self._open:
-            staging = self._find(name, owner)
+        if staging := self._open.get(name):
+            _check_owner(staging, name, owner)
             with staging.lock:
                 if staging.is_open:
                     self._drop(name, staging)
@@ -161,8 +161,7 @@ class Transactions:
         except KeyError:
             why = "it is committed" if self._receipt(name) else "it was aborted, idle for over an hour, or never begun"
             raise TransactionError(f"transaction {name!r:.60} is not open: {why}") from None
-        if staging.owner != owner:
-            raise TransactionError(f"transaction {name} was begun by another member")
+        _check_owner(staging, name, owner)
         return staging
 
     def _receipt(self, *names: str) -> Receipt | None:
@@ -185,6 +184,11 @@ class Transactions:
         staging.drop()
         with self._changing:
             self._open.pop(name, None)
+
+
+def _check_owner(staging: Staging, name: str, owner: str) -> None:
+    if staging.owner != owner:
+        raise TransactionError(f"transaction {name} was begun by another member")
 
 
 def _record(names: list[str], writer: apsw.Connection, receipt: Receipt) -> None:
