@@ -78,7 +78,7 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
     def __init__(self, location: str, status: Status, transactions: Transactions, entry: Entry) -> None:
         self.status = status
         self._entry = entry
-        self._idle = Idle(entry.quotas.idle, lambda peer: cut_connections(self.port, peer))
+        self.idle = Idle(entry.quotas.idle, lambda peer: cut_connections(self.port, peer))
         self._packets = status.log
         self._transactions = transactions
         super().__init__(location, middleware={"calls": status.calls})
@@ -94,7 +94,7 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
         who = caller(context)
         with ExitStack() as stack:
             stack.enter_context(self._entry.quotas.streaming(who))
-            pulse = stack.enter_context(self._idle.watching(context.peer()))
+            pulse = stack.enter_context(self.idle.watching(context.peer()))
             if descriptor.descriptor_type == flight.DescriptorType.PATH:
                 verb = "deposit"
                 prepare = depositing(self._packets, address.check(_path(descriptor)), self._entry)
