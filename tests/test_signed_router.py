@@ -13,7 +13,7 @@ from qis_connectors import QisError, keys, packet
 from qis_connectors.client import RouterClient
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
 from qis_connectors.packet_id import ID_HEX_DIGITS
-from qis_connectors.router import Router
+from qis_connectors.router import Router, backup
 from qis_connectors.router.deposit import MAX_ROWS
 from qis_connectors.signing import sign
 
