@@ -162,6 +162,7 @@ def test_equivocation_is_refused_and_both_are_kept_as_evidence(refused, client, 
 
 
 def test_equivocation_within_one_batch_is_refused(refused, client, packets, secret, tmp_path):
+    (tmp_path / "store" / "quarantine.jsonl").write_text('{"at": "torn by a cra', encoding="utf-8")
     fork = forked(secret, tmp_path / "fork", packets(1, 50))
     both = pa.concat_tables([sign(packets(1), secret), fork])
     assert refused(both, "row 1: 1 was used") == "refused: equivocation, field sequence, row 1"

@@ -56,7 +56,7 @@ class Quarantine:
         line = json.dumps(entry, ensure_ascii=False) + "\n"
         try:
             with self._lock, self._path.open("a", encoding="utf-8") as file:
-                file.write(line)
+                file.write(line if self._is_whole() else f"\n{line}")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as failure:
@@ -71,6 +71,10 @@ class Quarantine:
         None where it was let go; it is not stored either where both came in one batch.
         """
         return list(_entries(self._path))
+
+    def _is_whole(self) -> bool:
+        """Whether the file ends with a line, as it does unless a crash came in between."""
+        return self._path.read_bytes()[-1:] in (b"", b"\n")
 
     def _stored(self, refused: dict[str, Any], sequence: int) -> dict[str, Any] | None:
         """The packet that stands at this sequence of the node: most likely at the same address."""
