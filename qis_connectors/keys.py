@@ -37,14 +37,17 @@ class KeyFileError(QisError):
 
 def make_key(node_id: str, folder: Path) -> tuple[Path, Path]:
     """A new secret NODE.key (0600) in the folder, and its NODE.pub; KeyFileError where one is there already."""
+    if not node_id.strip() or node_id in (".", ".."):
+        raise KeyFileError(f"{node_id!r} is no node_id")
     key = Ed25519PrivateKey.generate()
     secret, public = (folder / f"{quote(node_id, safe='')}{suffix}" for suffix in (".key", ".pub"))
     contents = (
         (secret, 0o600, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())),
         (public, 0o644, key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)),
     )
-    if not node_id.strip() or node_id in (".", ".."):
-        raise KeyFileError(f"{node_id!r} is no node_id")
+    for path in (secret, public):
+        if path.exists():
+            raise KeyFileError(f"{path}: is there already; what it has signed needs it")
     for path, mode, content in contents:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -52,8 +55,6 @@ def make_key(node_id: str, folder: Path) -> tuple[Path, Path]:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        except FileExistsError:
-            raise KeyFileError(f"{path}: is there already; what it has signed needs it") from None
         except OSError as error:
             raise KeyFileError(f"{path}: {error.strerror}") from None
     return secret, public

@@ -10,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pyarrow as pa
 import pytest
+from signed_packets import make_site
 
 from qis_connectors import packet
 from qis_connectors.client import RouterClient
 from qis_connectors.packet import INTERCHANGE_SCHEMA, OUTCOME_PACKET_SCHEMA
+from qis_connectors.signing import sign
 
 PATH = [b"clinical.tuberculosis/bcg_vaccine"]
 
@@ -83,10 +85,10 @@ def refusal_of(put, messages):
     return None
 
 
-def flood(url, packets, number, seed):
+def flood(url, batches, number, seed):
     """Send so many mutated messages, each on a stream of its own; how many were taken, how many refused."""
     mutate, choose = Mutations(repr(seed)), random.Random(repr(seed))
-    originals = [(batch.schema.serialize().to_pybytes(), batch.serialize().to_pybytes()) for batch in batches(packets)]
+    originals = [(batch.schema.serialize().to_pybytes(), batch.serialize().to_pybytes()) for batch in batches]
     outcomes = {"taken": 0, "refused": 0}
     with grpc.insecure_channel(url.removeprefix("grpc://")) as channel:
         put = channel.stream_stream("/arrow.flight.protocol.FlightService/DoPut")
@@ -136,7 +138,7 @@ def check_store(url, packets):
 def test_mutated_messages(router_process, packets, number, seed):
     process, url = router_process()
     with ThreadPoolExecutor(4) as pool:
-        outcomes = list(pool.map(lambda at: flood(url, packets, number // 4, (seed, at)), range(4)))
+        outcomes = list(pool.map(lambda at: flood(url, batches(packets), number // 4, (seed, at)), range(4)))
     assert process.poll() is None, "the router has died"
     check_store(url, packets)
     assert sum(one["refused"] for one in outcomes) > number // 2
@@ -145,6 +147,33 @@ def test_mutated_messages(router_process, packets, number, seed):
         refused = client.stats()["refused"]
     assert refused["packet"] > number // 4
     assert "failed" not in refused, "a mutated message is the client's mistake, not the router's"
+
+
+SERVE_SIGNED = """
+import sys
+from pathlib import Path
+from qis_connectors.router import Router
+router = Router(Path(sys.argv[1]), "grpc://127.0.0.1:0", keys=Path(sys.argv[2]))
+print(router.url, flush=True)
+router.serve()
+"""
+
+
+def test_of_signed_packets_only_what_was_signed_is_stored(router_process, packets, tmp_path):
+    signed = sign(packets(40), make_site(tmp_path)).combine_chunks().to_batches()[0]
+    process, url = router_process(str(tmp_path / "keys"), SERVE_SIGNED)
+    with ThreadPoolExecutor(2) as pool:
+        parts = [signed.slice(0, 1), signed.slice(1, 39)]
+        outcomes = list(pool.map(lambda at: flood(url, parts, 400, ("signed", at)), range(2)))
+    assert process.poll() is None, "the router has died"
+    assert sum(one["refused"] for one in outcomes) > 400
+    with RouterClient(url) as client:
+        found = client.read("*").table.to_pylist()
+        assert "failed" not in client.stats()["refused"]
+        assert client.quarantine() == []
+    assert found, "some mutations do no harm"
+    written = signed.to_pylist()
+    assert all(row in written for row in found)
 
 
 def test_the_unchanged_messages_are_taken(router_process, packets):

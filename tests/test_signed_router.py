@@ -13,7 +13,7 @@ from qis_connectors import QisError, keys, packet
 from qis_connectors.client import RouterClient
 from qis_connectors.packet import OUTCOME_PACKET_SCHEMA
 from qis_connectors.packet_id import ID_HEX_DIGITS
-from qis_connectors.router import Router
+from qis_connectors.router import Router, backup
 from qis_connectors.router.deposit import MAX_ROWS
 from qis_connectors.signing import sign
 
@@ -157,14 +157,18 @@ def test_equivocation_is_refused_and_both_are_kept_as_evidence(refused, client, 
         put(router.url, fork)
     assert client.quarantine() == [entry], "once each"
     assert client.stats()["quarantined"] == 1
+    backup(tmp_path / "store", tmp_path / "copy")
+    assert (tmp_path / "copy" / "quarantine.jsonl").read_text(encoding="utf-8").count("\n") == 1
 
 
 def test_equivocation_within_one_batch_is_refused(refused, client, packets, secret, tmp_path):
+    (tmp_path / "store" / "quarantine.jsonl").write_text('{"at": "torn by a cra', encoding="utf-8")
     fork = forked(secret, tmp_path / "fork", packets(1, 50))
     both = pa.concat_tables([sign(packets(1), secret), fork])
     assert refused(both, "row 1: 1 was used") == "refused: equivocation, field sequence, row 1"
     assert stored(client).num_rows == 0
-    assert client.quarantine()[0]["stored"] is None
+    (entry,) = client.quarantine()
+    assert entry["stored"]["packet_id"] == both["packet_id"][0].as_py()
 
 
 def test_a_chain_that_goes_on_from_another_packet_is_refused(refused, client, packets, secret, tmp_path):

@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from threading import Event, Lock, Thread
 
@@ -93,7 +94,7 @@ class AuditLog:
         os.ftruncate(self._descriptor, whole)
         self._size = whole
         # After a crash just behind a rotation the newest file has no line yet.
-        for text in (content[:whole], *(file.read_bytes() for file in reversed(files[:-1]))):
+        for text in chain([content[:whole]], (file.read_bytes() for file in reversed(files[:-1]))):
             if lines := text.splitlines():
                 self.lines, self.head = _number(lines[-1]), sha256(lines[-1]).hexdigest()
                 break
@@ -112,11 +113,11 @@ class AuditLog:
         self._size += written
 
     def _rotate(self) -> None:
-        os.fsync(self._descriptor)
-        os.close(self._descriptor)
-        self._number += 1
-        self._open(self._number)
-        self._size = 0
+        ended = self._descriptor
+        os.fsync(ended)
+        self._open(self._number + 1)
+        os.close(ended)
+        self._number, self._size = self._number + 1, 0
         for old in files_of(self._folder)[:-KEPT_FILES]:
             old.unlink()
 

@@ -5,7 +5,7 @@ from pyarrow import flight
 
 def caller(context: flight.ServerCallContext) -> str:
     """The identity the connection has proved; where it has none, the host it comes from."""
-    identity: str = context.peer_identity().decode()
+    identity: str = context.peer_identity().decode(errors="replace")
     return identity or host(context.peer())
 
 

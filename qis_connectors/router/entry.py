@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from qis_connectors import packet
 from qis_connectors.chain import Place
 from qis_connectors.keys import PublicKeys
 from qis_connectors.router.packet_log.admission import Check
@@ -33,38 +32,35 @@ class Entry:
     def together_rows(self) -> int:
         """Batches up to here are checked by the log's thread, with what else has come; above, by the stream's own.
 
-        Where nodes pay for what was checked, nobody may have more under way than that.
+        Where nodes pay, each stream waits for its own: nobody may have more under way than was paid for.
         """
         if self.keys is None:
             return TOGETHER_ROWS
-        return 0 if self.quotas.is_bounded and self._goes_by_nodes else TOGETHER_SIGNED_ROWS
+        return 0 if self._nodes_pay else TOGETHER_SIGNED_ROWS
 
     @property
     def check(self) -> Check | None:
+        """Raises SignatureError on the first packet not signed as it should be, BusyError where a node has no quota left."""
         return None if self.keys is None else self._check
 
     def enter(self, caller: str, batch: pa.RecordBatch, size: int) -> None:
-        """With a batch that has come and that nobody has looked at; BusyError where the quota is used up."""
-        if not self.quotas.is_bounded:
-            return
-        if self._goes_by_nodes:
-            packet.validate(batch)
-            named = "node_id" in batch.schema.names and batch.schema.field("node_id").type == pa.string()
-            self.quotas.pass_by(batch["node_id"].unique().to_pylist() if named else [])
-        else:
+        """With a batch that has come and that nobody has looked at; BusyError where the caller's quota is used up."""
+        if self.quotas.is_bounded and not self._nodes_pay:
             self.quotas.pass_by([caller])
             self.quotas.charge(caller, batch.num_rows, size)
 
     def _check(self, packets: pa.RecordBatch) -> list[Place]:
         assert self.keys is not None
+        if not self._nodes_pay:
+            return verify(packets, self.keys)
+        nodes = Counter(packets["node_id"].to_pylist())
+        self.quotas.pass_by(nodes)
         places = verify(packets, self.keys)
-        if self.quotas.is_bounded and self._goes_by_nodes:
-            # Only now: nobody uses up another site's quota by its name.
-            share = packets.nbytes / max(1, packets.num_rows)
-            for node_id, rows in Counter(place.node_id for place in places).items():
-                self.quotas.charge(node_id, rows, share * rows)
+        # Only now: nobody uses up another site's quota by its name.
+        for node_id, rows in nodes.items():
+            self.quotas.charge(node_id, rows, packets.nbytes * rows / packets.num_rows)
         return places
 
     @property
-    def _goes_by_nodes(self) -> bool:
-        return self.keys is not None and not self.knows_callers
+    def _nodes_pay(self) -> bool:
+        return self.quotas.is_bounded and self.keys is not None and not self.knows_callers

@@ -88,6 +88,8 @@ class RouterCollector(Collector):
             ("qis_store_addresses", "addresses that hold packets", holdings.addresses),
             ("qis_store_disk_bytes", "bytes of the store's files", status.disk_bytes()),
             ("qis_store_damaged_records", "records found damaged, whose packets are not handed out", status.damaged()),
+            ("qis_chain_gaps", "packets that came before their node's previous one, since the start", status.log.gaps),
+            ("qis_quarantined_packets", "packets kept as evidence against their own node", status.quarantine.count),
             ("qis_head_cursor", "cursor of the newest packet", holdings.head),
         ):
             yield GaugeMetricFamily(name, text, value)

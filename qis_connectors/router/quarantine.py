@@ -46,24 +46,35 @@ class Quarantine:
                 return
             self._known.add(_identity(refused))
             self._of_node[refused["node_id"]] += 1
+        rival = self._stored(refused, error.rival) if error.beside is None else _plain(error.beside.to_pylist()[0])
         entry = {
             "at": datetime.now(UTC).isoformat(),
             "why": str(error),
             "refused": _plain(refused),
-            "stored": self._stored(refused, error.rival),
+            "stored": rival,
         }
         line = json.dumps(entry, ensure_ascii=False) + "\n"
         try:
             with self._lock, self._path.open("a", encoding="utf-8") as file:
-                file.write(line)
+                file.write(line if self._is_whole() else f"\n{line}")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as failure:
             logger.error("evidence cannot be kept: %s", failure.strerror)
 
+    @property
+    def count(self) -> int:
+        return len(self._known)
+
     def entries(self) -> list[dict[str, Any]]:
-        """`at`, `why`, `refused` and `stored`: packets as JSON, bytes in hex; `stored` is None where it was let go."""
+        """`at`, `why`, `refused` and `stored`: packets as JSON, bytes in hex. `stored` is the one that is contradicted,
+        None where it was let go; it is not stored either where both came in one batch.
+        """
         return list(_entries(self._path))
+
+    def _is_whole(self) -> bool:
+        """Whether the file ends with a line, as it does unless a crash came in between."""
+        return self._path.read_bytes()[-1:] in (b"", b"\n")
 
     def _stored(self, refused: dict[str, Any], sequence: int) -> dict[str, Any] | None:
         """The packet that stands at this sequence of the node: most likely at the same address."""

@@ -113,6 +113,7 @@ class Router:
         if self._packets.stop():
             cut = Timer(GRACE_SECONDS, cut_connections, [self._server.port])
             cut.start()
+            self._server.idle.stop()
             self._server.shutdown()
             cut.cancel()
             cut.join()

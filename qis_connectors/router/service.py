@@ -85,7 +85,7 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
     ) -> None:
         self.status = status
         self._access, self._entry = access, entry
-        self._idle = Idle(entry.quotas.idle, lambda peer: cut_connections(self.port, peer))
+        self.idle = Idle(entry.quotas.idle, lambda peer: cut_connections(self.port, peer))
         self._packets = status.log
         self._transactions, self._similar, self._profiles = transactions, similar, profiles
         self._actions = Actions(status, transactions, similar, profiles)
@@ -113,7 +113,7 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
         site = _site(permit, context)
         with (
             self._entry.quotas.streaming(site),
-            self._idle.watching(context.peer()) as pulse,
+            self.idle.watching(context.peer()) as pulse,
             self.status.traffic.counting() as tally,
         ):
             try:

@@ -86,7 +86,7 @@ class Status:
             "duplicates": total.duplicates,
             "refused": refused,
             "gaps": self.log.gaps,
-            "quarantined": len(self.quarantine.entries()),
+            "quarantined": self.quarantine.count,
             "audit": {"lines": self.audit.lines, "head": self.audit.head},
         }
 

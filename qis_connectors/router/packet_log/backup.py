@@ -59,6 +59,8 @@ def backup(store: Path, out: Path, copied: Callable[[int], None] = lambda _: Non
 def _is_copied(store: Path, draft: Path, copied: Callable[[int], None]) -> bool:
     """Whether what was copied is of one moment."""
     _copy_new(store, draft, copied)
+    for path in store.glob("quarantine.jsonl"):
+        shutil.copyfile(path, draft / path.name)
     with closing(Catalogue(store / "catalogue.db")) as live:
         live.copy_to(draft / "catalogue.db")
         with closing(Catalogue(draft / "catalogue.db")) as snapshot:

@@ -20,11 +20,14 @@ _NOTHING = bytes(ID_BYTES)
 
 
 class ChainError(PacketError):
-    """A packet contradicts one of its node that is stored: `packet` is its one row, `rival` that one's sequence."""
+    """A packet contradicts one of its node: `packet` is its one row, `rival` that one's sequence. The other is stored,
+    or came in the same batch: then it is `beside`.
+    """
 
     def __init__(self, field: str, reason: str, row: int, packet: pa.RecordBatch, rival: int) -> None:
         super().__init__(field, reason, row)
         self.packet, self.rival = packet, rival
+        self.beside: pa.RecordBatch | None = None
 
 
 class EquivocationError(ChainError):
@@ -64,7 +67,11 @@ class Chains:
                 found.append(b"")
                 continue
             if self.is_strict:
-                _check(place, ids, stored, packets.slice(row, 1), row)
+                try:
+                    _check(place, ids, stored, packets.slice(row, 1), row)
+                except ChainError as error:
+                    error.beside = _beside(packets, places[:row], place.node_id, error.rival)
+                    raise
             own, linked, before, named, _ = ids
             gaps += before != _NOTHING and before not in stored and own not in stored
             told = [own, linked, *([named] if before != _NOTHING else [])]
@@ -106,6 +113,14 @@ def _check(place: Place, ids: list[bytes], stored: set[bytes], packet: pa.Record
     elif behind in stored and linked not in stored:
         reason = f"is not of the packet that the one stored as sequence {place.sequence + 1} names as its previous"
         raise BrokenChainError("signature", reason, row, packet, place.sequence + 1)
+
+
+def _beside(
+    packets: pa.RecordBatch, places: Sequence[Place | None], node_id: str, sequence: int
+) -> pa.RecordBatch | None:
+    rows = (row for row, one in enumerate(places) if one and (one.node_id, one.sequence) == (node_id, sequence))
+    first = next(rows, None)
+    return None if first is None else packets.slice(first, 1)
 
 
 def _at(node_id: str, sequence: int) -> bytes:
