@@ -53,6 +53,6 @@ def _descend(node: yaml.Node | None, place: Place) -> Iterator[int]:
                 return
             key, node = found[0]
             yield key.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
             node = node.value[part]
             yield node.start_mark.line + 1

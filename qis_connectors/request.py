@@ -226,15 +226,15 @@ def _similar(value: object) -> SimilarTo:
     if not isinstance(context, dict):
         raise RequestError(f"request field 'context': {context!r:.60} is not a JSON object")
     try:
-        text = json.dumps(context, sort_keys=True)  # one text for one context: readers of the same share a channel
+        # One text for one context: readers of the same share a channel.
+        text = json.dumps(context, sort_keys=True, ensure_ascii=False)
     except (ValueError, RecursionError):
         raise RequestError(
             "request field 'context' is nested too deeply, or has a number of thousands of digits"
         ) from None
-    if len(text) > MAX_CONTEXT_BYTES:
-        raise RequestError(
-            f"request field 'context' is {len(text)} bytes long; at most {MAX_CONTEXT_BYTES} are allowed"
-        )
+    size = len(text.encode(errors="surrogatepass"))
+    if size > MAX_CONTEXT_BYTES:
+        raise RequestError(f"request field 'context' is {size} bytes long; at most {MAX_CONTEXT_BYTES} are allowed")
     is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
     if threshold is not None and not (is_number and 0 <= threshold <= 1):
         raise RequestError(f"request field 'threshold': {threshold!r:.60} is not a number from 0 to 1")

@@ -162,7 +162,7 @@ def _explain(error: ErrorDetails) -> str:
         return " is missing"
     if error["type"] == "extra_forbidden":
         model = _KERNELS[str(place[2])] if len(place) > 2 else Definition
-        owner = f"a {place[2]} kernel" if len(place) > 2 else "a similarity definition"
+        owner = f"the kernel {place[2]}" if len(place) > 2 else "a similarity definition"
         return f" is not a field of {owner}{did_you_mean(str(place[-1]), model.model_fields)}"
     if error["type"] == "union_tag_invalid":
         tag = str(error["ctx"]["tag"])

@@ -14,6 +14,7 @@ from qis_connectors.router import Router, backup, profiles
 
 PROBLEM = {"domain": "clinical.tuberculosis", "problem_type": "bcg_vaccine"}
 NORTH, SOUTH = {"latitude": 55}, {"latitude": 10}
+MANY = 50
 OUTCOME = {
     "metric_name": "log_risk_ratio",
     "metric_delta": -0.5,
@@ -189,3 +190,22 @@ def test_profiles_that_cannot_be_read_do_not_keep_the_packets_from_being_served(
         assert client.read(HERE).table.num_rows == 3
         assert client.register_profile("a", HERE, NORTH, None, None)
     assert (store / "profiles.db.damaged").exists()
+
+
+def test_a_full_disk_refuses_a_profile_and_goes_on_serving(store, packets, full_disk):
+    with serving(store) as router, RouterClient(router.url) as client:
+        client.deposit(packets(3))
+        kept = client.register_profile("a", HERE, NORTH, None, None)
+        size = max(path.stat().st_size for path in store.glob("profiles.db*"))
+        beside = {"more": "x" * 900}
+
+        def register_many():
+            for at in range(MANY):
+                client.register_profile(f"n{at}", HERE, {"latitude": at, **beside}, None, None)
+
+        with full_disk(size), pytest.raises(QisError, match="the router cannot keep the profile: disk"):
+            register_many()
+        assert client.read(HERE).table.num_rows == 3
+        assert client.register_profile("b", HERE, NORTH, None, None)
+    with serving(store) as router, RouterClient(router.url) as client:
+        assert kept in {one["profile"] for one in client.profiles()}

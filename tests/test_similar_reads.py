@@ -84,6 +84,8 @@ def test_threshold_and_definition_are_the_readers_where_it_names_them(url, sites
         assert (some.schema.names, some.num_rows) == (["similarity", "node_id"], 2)
         few = client.read(HERE, filters=["node_id", "=", "aronson-1948"], similar_to=similar(OWN)).table
         assert few["node_id"].to_pylist() == ["aronson-1948"]
+        odd = {**OWN, "place": "\ud800", "город": "é" * 400}  # what JSON can spell, and beside the definition's fields
+        assert told(client.read(HERE, similar_to=similar(odd)).table) == wanted(sites)
         nothing = client.read("clinical.tuberculosis/other", similar_to=similar(OWN)).table
         assert (nothing.num_rows, nothing.schema.names[-1]) == (0, "similarity")
 

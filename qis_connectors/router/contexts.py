@@ -26,9 +26,9 @@ MAX_PACKETS = 1 << 24
 """Packets whose context is known by their cursor, 12 bytes each; of others it is read from the packet itself."""
 
 EXACT_ROWS = 100_000
-"""Up to here a look-up goes through all rows: four fields take some 3 ms for 100,000. It grows by as much with each
-100,000 more; candidates come in about 1 ms at any size, but each row has to be put into a graph first, which takes 0.1
-to 0.2 ms, and a few of those that are similar are missed: benchmarks/nodes.py."""
+"""Up to here a look-up goes through all rows: three fields take some 2 ms for 100,000, and as much for each 100,000
+more. Candidates come in under 1 ms at any size, but each row has to be put into a graph first, which takes 0.07 ms, and
+a few of those that are similar are missed: benchmarks/nodes.py."""
 
 
 class Contexts:

@@ -32,8 +32,9 @@ FREQUENCIES = 16
 CHUNK_ROWS = 256
 """So many go into the graph at once; a look-up waits so long at most."""
 
-EXPANSION = 256
-"""How far the graph is searched, at least: recall for time."""
+CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 12, 32, 256
+"""Of 30,000 contexts this found 0.9994 of those that are similar; the library's own 16 and 64 found all, and took 2.5
+times as long to build."""
 
 
 class Nearest:
@@ -86,7 +87,12 @@ class Nearest:
                 from usearch.index import Index  # where there are so many; other routers need not load it
 
                 self._index = Index(
-                    ndim=vectors.shape[1], metric="ip", dtype="f16", expansion_add=64, expansion_search=EXPANSION
+                    ndim=vectors.shape[1],
+                    metric="ip",
+                    dtype="f16",
+                    connectivity=CONNECTIVITY,
+                    expansion_add=EXPANSION_ADD,
+                    expansion_search=EXPANSION_SEARCH,
                 )
             with self._using:
                 self._index.add(rows.astype(np.uint64), vectors, threads=1)

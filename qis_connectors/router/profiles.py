@@ -21,6 +21,7 @@ from qis_connectors.address import Pattern
 from qis_connectors.errors import QisError
 from qis_connectors.filters import Condition, Filter
 from qis_connectors.request import Request, SimilarTo, parse_profile, parse_similar, text_field
+from qis_connectors.router.packet_log.store import StoreError
 from qis_connectors.router.similar import Similar, threshold_of
 from qis_connectors.similarity import context_of
 
@@ -133,9 +134,11 @@ class Profiles:
                 raise ProfileError(
                     f"node {profile.node_id!r:.60} has {MAX_PROFILES_PER_NODE} profiles and may have no more; drop one"
                 )
-            self._database.execute(
-                "INSERT OR IGNORE INTO profile VALUES (?, ?)", (profile.id, json.dumps(asdict(profile)))
-            )
+            try:
+                told = json.dumps(asdict(profile))
+                self._database.execute("INSERT OR IGNORE INTO profile VALUES (?, ?)", (profile.id, told))
+            except (apsw.FullError, apsw.IOError) as error:
+                raise StoreError(f"the router cannot keep the profile: {error}") from None
             if profile.id not in self._known:
                 self._per_node[profile.node_id] += 1
             self._known[profile.id] = profile

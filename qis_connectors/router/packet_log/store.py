@@ -5,6 +5,7 @@
     packs/*.pack      everything else, by address: see packs.py
     catalogue.db      where in the packs an address is: see catalogue.py
     ids/*.ids         which packets are in the packs: see packet_index.py
+    profiles.db       the router's own, beside the log: see router/profiles.py
 
 The first three are the truth. The catalogue and the ids are made anew from them where they are damaged or gone.
 """
