@@ -1,7 +1,7 @@
 -- known: what had other sites seen, and the site itself, before each packet came?
 -- inputs: arrivals
--- output: target, the packet that is to be foreseen, its node_id's profile and its round; own, whether the known
---   packet is of the same site; packet_id, profile, yi and vi of the known packet
+-- output: target, the packet that is to be foreseen, and target_profile, its profile; own, whether the known packet is
+--   of the same site; packet_id, profile, yi and vi of the known packet
 -- grain: one election, target and packet known before it
 --   and not followed by six of its own site before it: the world drifts, and what a site saw long ago is not asked
 -- source: none; packets of one time know nothing of one another
