@@ -58,7 +58,7 @@ class Size:
     calls: int
 
 
-QUICK = Size(0.4, 3, 200_000, 100)
+QUICK = Size(0.25, 3, 150_000, 60)
 FULL = Size(3, 7, 1_000_000, 1000)
 
 
