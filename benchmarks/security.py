@@ -58,7 +58,7 @@ class Size:
     calls: int
 
 
-QUICK = Size(0.25, 3, 150_000, 60)
+QUICK = Size(0.3, 4, 150_000, 50)
 FULL = Size(3, 7, 1_000_000, 1000)
 
 
