@@ -21,7 +21,7 @@ from threading import Thread
 import pyarrow as pa
 from counting_proxy import counting_proxy
 from figures import Figure, main
-from load import CLIENTS, WINDOW, batches, packets, paired
+from load import ADDRESS, CLIENTS, WINDOW, batches, packets, paired
 from pyarrow import flight
 
 from qis_connectors.client import RouterClient
@@ -29,7 +29,9 @@ from qis_connectors.network import folder
 from qis_connectors.network.folder import NetworkFolder
 from qis_connectors.packet import INTERCHANGE_SCHEMA
 
-ADDRESS = "clinical.tuberculosis/bcg_vaccine"
+READ = "clinical.tuberculosis/read"
+"""Where nothing lies but what is read: the same at each router."""
+
 BLOCK = 50_000
 LINK = 125_000_000
 """Bytes a second."""
@@ -56,7 +58,7 @@ class Size:
     calls: int
 
 
-QUICK = Size(0.4, 3, 200_000, 100)
+QUICK = Size(0.3, 4, 150_000, 50)
 FULL = Size(3, 7, 1_000_000, 1000)
 
 
@@ -136,7 +138,9 @@ def connecting(side: Side) -> float:
 
 def reads(plain: Side, encrypted: Side, strict: Side, size: Size) -> Iterator[Figure]:
     for start in range(0, size.read, BLOCK):
-        table = pa.Table.from_batches([own(packets(min(BLOCK, size.read - start)), 0)])
+        block = own(packets(min(BLOCK, size.read - start)), 0)
+        problem = pa.repeat(pa.scalar("read", pa.string()), block.num_rows)
+        table = pa.Table.from_batches([block.set_column(3, block.schema.field(3), problem)])
         for side in (plain, encrypted, strict):
             with side.client() as client:
                 client.deposit(table)
@@ -160,7 +164,7 @@ def bounded(side: Side, size: Size) -> float:
         times = []
         for _ in range(size.calls // 10):
             began = time.perf_counter()
-            client.read(ADDRESS, limit=100)
+            client.read(READ, limit=100)
             times.append(1000 * (time.perf_counter() - began))
     return median(times)
 
@@ -168,7 +172,7 @@ def bounded(side: Side, size: Size) -> float:
 def read_seconds(side: Side, size: Size) -> float:
     with side.client() as client:
         began = time.perf_counter()
-        table = client.read(ADDRESS, limit=size.read).table
+        table = client.read(READ).table
         elapsed = time.perf_counter() - began
     assert table.num_rows == size.read
     return elapsed

@@ -95,12 +95,12 @@ def test_operators_may_work_side_by_side(network):
     assert network.policy.read_text().count("deposit: ") == 18
 
 
-@pytest.mark.parametrize("name", ["", "..", "a/b", "-a", "a b", "operator", "router", "x" * 65, "é", "a\n", "a."])
-def test_names_that_are_none(network, name):
-    with pytest.raises(QisError, match="is no name for a site"):
-        network.add(name)
-    with pytest.raises(QisError, match=r"is no member|stays a member"):
-        network.revoke(name)
+def test_names_that_are_none(network):
+    for name in ("", "..", "a/b", "-a", "a b", "operator", "router", "x" * 65, "é", "a\n", "a."):
+        with pytest.raises(QisError, match="is no name for a site"):
+            network.add(name)
+        with pytest.raises(QisError, match=r"is no member|stays a member"):
+            network.revoke(name)
 
 
 def test_mistakes_are_one_line(qis, network, tmp_path):

@@ -6,7 +6,6 @@ import dagster as dg
 import duckdb
 import pytest
 from dagster_runs import execute, made
-from pyspark.errors import PySparkException
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.streaming.datasource import ReadAllAvailable
 
@@ -14,9 +13,10 @@ from qis_connectors import Node
 from qis_connectors import duckdb as qis_duckdb
 from qis_connectors.client import RouterClient
 from qis_connectors.errors import QisError
+from qis_connectors.network.identity import Identity
 from qis_connectors.packet import INTERCHANGE_SCHEMA
 from qis_connectors.spark import PacketSource
-from qis_connectors.spark.executors import RECEIPTS, depositing
+from qis_connectors.spark.executors import depositing
 
 HERE = "clinical.tuberculosis/bcg_vaccine"
 OUTCOME = {
@@ -60,14 +60,10 @@ def test_spark_reads_and_writes(spark, strict, bundles, packets):
     frame.write.format("qis").options(**ours).mode("append").save()
     read = spark.read.format("qis").options(**theirs, address="*").schema("node_id string").load()
     assert [row.node_id for row in read.collect()] == ["site-a"] * 40
-    with pytest.raises(PySparkException, match="'site-a' is not the 'site-b' of the certificate"):
-        frame.write.format("qis").options(**theirs).mode("append").save()
-    receipts = frame.mapInArrow(depositing(strict.url, str(bundles[0])), RECEIPTS).collect()
-    assert sum(row.duplicates for row in receipts) == 40
 
 
-def test_a_spark_stream_reads_and_writes(strict, bundles, packets):
-    """As Spark calls them, in turn."""
+def test_sparks_tasks_read_and_write(strict, bundles, packets):
+    """As Spark calls them, one after the other."""
     table, schema = packets(5), from_arrow_schema(INTERCHANGE_SCHEMA)
     options = {"router": strict.url, "identity": str(bundles[0]), "address": "*"}
     writer = PacketSource({**options, "address": HERE}).streamWriter(schema, overwrite=False)
@@ -78,6 +74,15 @@ def test_a_spark_stream_reads_and_writes(strict, bundles, packets):
     parts = pickle.loads(pickle.dumps(reader.partitions(start, end)))
     assert sum(batch.num_rows for part in parts for batch in part.batches()) == 5
     reader.stop()
+    (receipt,) = depositing(strict.url, str(bundles[0]))(iter(table.to_batches()))
+    assert receipt.to_pylist() == [{"stored": 0, "duplicates": 5}]
+    liar = PacketSource({"router": strict.url, "identity": str(bundles[1])}).writer(schema, overwrite=False)
+    for deposit in (
+        pickle.loads(pickle.dumps(liar)).write,
+        lambda batches: list(depositing(strict.url, str(bundles[1]))(batches)),
+    ):
+        with pytest.raises(QisError, match="'site-a' is not the 'site-b' of the certificate"):
+            deposit(iter(table.to_batches()))
 
 
 def test_duckdb_reads_and_writes(strict, bundles, packets):
@@ -105,15 +110,19 @@ def test_duckdb_by_the_environment_and_without_an_identity(strict, network, bund
             connection.sql(addresses).fetchall()
         monkeypatch.setenv("QIS_IDENTITY", str(bundles[0]))
         assert connection.sql(addresses).fetchall() == []
+        ours, theirs = (f"SET qis_token = '{Identity(bundle).token()}'" for bundle in bundles)
+        connection.execute(ours)  # as in DuckDB's own shell
+        assert connection.sql(addresses).fetchall() == []
+        connection.execute(theirs)
+        with pytest.raises(duckdb.Error, match=r"refuses the token: site-a: .*SET qis_token"):
+            connection.sql(addresses).fetchall()
+        connection.execute("RESET qis_token")
         network.rotate("site-a")
         assert connection.sql(addresses).fetchall() == [], "the bundle is read for each query"
         network.revoke("site-a")
         with pytest.raises(duckdb.Error, match="site-a is no member"):
             connection.sql(addresses).fetchall()
-        connection.execute("SET qis_token = 'x'")
-        with pytest.raises(duckdb.Error, match="is no member"):
-            connection.sql(addresses).fetchall()
-        connection.execute(f"RESET qis_token; SET qis_identity = '{bundles[0].parent}'")
+        connection.execute(f"SET qis_identity = '{bundles[0].parent}'")
         with pytest.raises(duckdb.Error, match=r"qis_identity: cannot read '.*ca\.pem'"):
             connection.sql(addresses).fetchall()
 
