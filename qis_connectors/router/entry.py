@@ -40,7 +40,7 @@ class Entry:
 
     @property
     def check(self) -> Check | None:
-        """Raises SignatureError on the first packet not signed as it should be, BusyError where a node has no quota left."""
+        """SignatureError on the first packet not signed as it should be, BusyError where a node has no quota left."""
         return None if self.keys is None else self._check
 
     def enter(self, caller: str, batch: pa.RecordBatch, size: int) -> None:
