@@ -9,7 +9,7 @@
     GetFlightInfo      tickets for ranges of cursors, to be read side by side: together what one DoGet gives now, and
                        nothing that is stored later; about 128k packets each, 64 at most, on this same server
     GetSchema
-    DoAction           health, stats; begin, commit, abort: see transactions.py
+    DoAction           health, stats, quarantine; begin, commit, abort: see transactions.py
 
 An acknowledgement is JSON in app_metadata, one a batch: {"stored": n, "duplicates": m, "cursor": c}.
 Each batch of a DoGet has app_metadata {"cursor": N, "store": ID}: everything that matches up to N has been sent, and
