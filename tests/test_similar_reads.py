@@ -116,7 +116,9 @@ def test_what_arrives_is_asked_for_alike(tmp_path, sites):
         while len(found) < len(wanted(sites.slice(0, 6))):
             found |= told(message(reader)[0])
         assert found == wanted(sites.slice(0, 6))
-        client.deposit(sites.slice(6))
+        with client.transaction() as transaction:  # what is committed at once comes from the store
+            transaction.deposit(sites.slice(6, 3))
+        client.deposit(sites.slice(9))
         while len(found) < len(wanted(sites)):
             found |= told(message(reader)[0])
         assert found == wanted(sites)

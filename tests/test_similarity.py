@@ -56,11 +56,13 @@ def test_a_score_is_the_weighted_mean_and_what_is_missing_keeps_its_weight():
     assert whole.scores(own, whole.encode(others)).tolist() == pytest.approx(wanted, abs=1e-15)
 
 
-def test_the_definitions_that_are_shipped_can_be_read():
-    files = sorted(shipped("similarity").glob("*.yaml"))
-    assert files
-    for path in files:
-        assert path.stem == load(path).domain
+def test_the_definitions_that_are_shipped_can_be_read_and_each_domain_has_its_own():
+    found = Definitions.read(shipped("similarity"))
+    assert len(found.by_name) >= 3
+    for one in found.by_name.values():
+        own = found.of_domain(one.domain)
+        assert own is not None
+        assert own.domain == one.domain
 
 
 def test_the_schema_that_editors_read_is_the_one_that_counts():

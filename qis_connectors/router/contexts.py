@@ -20,7 +20,7 @@ from qis_connectors.router.packet_log.view import View
 from qis_connectors.similarity import Context, Definition, context_of
 
 MAX_CONTEXTS = 1 << 20
-"""Texts that are remembered, some 500 bytes each; others are read anew whenever they are met, and not looked up."""
+"""Texts that are remembered, some 600 bytes each; others are read anew whenever they are met, and not looked up."""
 
 MAX_PACKETS = 1 << 24
 """Packets whose context is known by their cursor, 12 bytes each; of others it is read from the packet itself."""
