@@ -32,12 +32,12 @@ WAYS = {
 def measure(quick: bool) -> Iterable[Figure]:
     with TemporaryDirectory() as folder:
         trials = _packets(Loop(Path(folder) / "bcg", "", "polars", BCG))
-        yield from _bcg(trials, 999 if quick else 4999)
+        yield from _bcg(trials, 499 if quick else 4999)
         flights = _packets(Loop(Path(folder) / "flights", "", "polars", FLIGHTS))
         yield from _flights(flights)
-    yield from _planted(range(2 if quick else 20))
-    yield from _null(range(4 if quick else 200))
-    yield from _power(range(2 if quick else 40))
+    yield from _planted(range(1 if quick else 20))
+    yield from _null(range(3 if quick else 200))
+    yield from _power(range(1 if quick else 40))
 
 
 def _packets(loop: Loop) -> pa.Table:

@@ -9,6 +9,7 @@ from deltalake import DeltaTable
 from meta_analysis import assert_alike
 from test_answers import append
 
+from pipelines.elections import record
 from pipelines.elections.networks import NetworkError
 from pipelines.elections.record import FORECASTS, elect, folder_of, newest
 from qis_connectors.delta import PacketTableError, WriteConflictError
@@ -100,6 +101,17 @@ def test_a_new_version_is_a_new_network_whose_forecasts_are_replayed(tmp_path, n
         ("kind", 1, "kind"),
         ("kind", 2, "place"),
     ]
+
+
+def test_many_packets_have_fewer_controls(tmp_path, networks, monkeypatch):
+    path = tmp_path / "packets"
+    append(path, packets_of(year(range(4)), "first"))
+    for many, controls in ((1000, 99), (10, 19)):
+        monkeypatch.setattr(record, "MANY", many)
+        shares = [row["shuffled"] for row in elect(path, networks)["election"].to_pylist() if row["shuffled"]]
+        assert shares
+        assert all(one * (controls + 1) == pytest.approx(round(one * (controls + 1))) for one in shares)
+        assert len({row["shuffled_evidence"] for row in newest(path)["election"].to_pylist()}) == 1
 
 
 def test_the_record_cannot_be_rewritten(tmp_path, networks):

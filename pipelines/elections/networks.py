@@ -24,6 +24,8 @@ OWN = "node_id"
 LOTS = 4
 CONTROLS = 99
 """Elections with the contexts permuted among the sites that stand beside the true one."""
+FEW_CONTROLS = 19
+"""The fewest that can tell 5 %."""
 
 
 class NetworkError(QisError):

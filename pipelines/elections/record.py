@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.elections.election import ANSWERS, KEY, Election, is_true_in_time, replay
-from pipelines.elections.networks import Network, NetworkError, networks_of
+from pipelines.elections.networks import CONTROLS, FEW_CONTROLS, Network, NetworkError, networks_of
 from pipelines.files import write_parquet
 from qis_connectors import address as addresses
 from qis_connectors.delta import PacketTable
@@ -53,6 +53,10 @@ FORECASTS = pa.schema(
 """Of the true effect, as sql/elections/foreseen.sql; mean and variance NULL where too little was known."""
 
 
+MANY = 1000
+"""With more packets than that an election has fewer controls: it would take minutes."""
+
+
 def folder_of(table: Path) -> Path:
     """Where the record of the elections over the packet table at `table` is."""
     whole = table.resolve()
@@ -78,7 +82,8 @@ def elect(table: Path, folder: Path | None = None) -> dict[str, pa.Table]:
         # Everyone alone is no election.
         networks = {address: candidates[domain] for address, domain in domains.items() if len(candidates[domain]) > 1}
         new = _unknown(networks, definitions.rows())
-        election = Election(connection, networks)
+        ((packets,),) = connection.sql("SELECT count(*) FROM packets").fetchall()
+        election = Election(connection, networks, CONTROLS if packets <= MANY else FEW_CONTROLS)
         foreseen = election.foreseen()
         kept = _kept(forecasts, _written(foreseen.filter(is_true_in_time(foreseen)), networks, new, snapshot.version))
         # Only now: were this the end, the next election would take the definition for a new one, and its forecasts
