@@ -127,9 +127,10 @@ def _plain(value: object) -> object:
 
 
 def _flat(rows: pa.Table) -> pa.Table:
-    """Lists and binaries as text: CSV has neither."""
+    """Lists as JSON and binaries in hex: CSV has neither."""
     for at, field in enumerate(rows.schema):
         if pa.types.is_nested(field.type) or pa.types.is_binary(field.type):
-            values = [None if v is None else json.dumps(_plain(v)) for v in rows.column(at).to_pylist()]
+            plain = map(_plain, rows.column(at).to_pylist())
+            values = [one if one is None or isinstance(one, str) else json.dumps(one) for one in plain]
             rows = rows.set_column(at, field.name, pa.array(values, pa.string()))
     return rows
