@@ -4,6 +4,7 @@ Packs and runs of ids never change, so they are copied at leisure. What is short
 copied last, and again where a flush came in between: everything acknowledged before the backup began is in it.
 """
 
+import mmap
 import os
 import shutil
 from collections.abc import Callable
@@ -74,11 +75,20 @@ def _is_copied(store: Path, draft: Path, copied: Callable[[int], None]) -> bool:
             path.unlink()
         for path in (store / "journal").glob("*.journal"):
             try:
-                shutil.copyfile(path, draft / "journal" / path.name)
+                _copy_backwards(path, draft / "journal" / path.name)
             except FileNotFoundError:
                 return False
         # A flush gives its journal back to be written over: with an older catalogue its packets would be nowhere.
         return live.flushed() == flushed
+
+
+def _copy_backwards(path: Path, to: Path) -> None:
+    """A journal that is being written to, from its end, a page at a time: what was written before a record that is in
+    the copy is in it too."""
+    with path.open("rb") as source, to.open("wb") as target:
+        size = os.fstat(source.fileno()).st_size
+        for start in range(size - size % mmap.PAGESIZE, -1, -mmap.PAGESIZE):
+            os.pwrite(target.fileno(), os.pread(source.fileno(), mmap.PAGESIZE, start), start)
 
 
 def _copy_profiles(store: Path, draft: Path) -> None:
