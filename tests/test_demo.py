@@ -14,6 +14,7 @@ import pytest
 
 from pipelines import bcg, demo
 from pipelines.demo import SITE_STEPS, STEPS, Loop
+from pipelines.elections.record import newest
 from pipelines.engine import spark_is_here
 from pipelines.shipped import shipped
 from qis_connectors.delta import PacketTable
@@ -85,6 +86,17 @@ def test_no_row_leaves_a_site(finished):
         assert not participant & set(pq.read_schema(path).names), path
     assert sum(pq.read_metadata(loop.rows(site)).num_rows for site in bcg.trials()) == 357_347
     assert pa.concat_tables(pq.read_table(loop.staged(site)) for site in bcg.trials()).num_rows == 13
+
+
+def test_latitude_wins_the_election_among_trials_left_out_and_the_report_says_so(finished):
+    loop, _, _ = finished
+    found = newest(loop.table)["election"].to_pylist()
+    left = [row for row in found if row["design"] == "left_out"]
+    assert [row["network"] for row in left] == ["near-latitude", "everyone", "random", "same-allocation"]
+    assert f"{left[0]['gain']:.4f}" == "0.0563"
+    page = (loop.root / "report.html").read_text(encoding="utf-8")
+    assert "The election of networks" in page
+    assert left[0]["verdict"] in page
 
 
 def test_the_readme_shows_the_picture_it_makes(finished):

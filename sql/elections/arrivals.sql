@@ -3,7 +3,8 @@
 -- output: election, a number for (address, metric_name, intervention_type, design); design, 'in_time': what is
 --   earlier is known, or 'left_out': all other packets are, however late, which is done where every site has sent
 --   one packet; known_before, Unix epoch in ms; profile, a number for (address, node_id, context); context, yi, vi
---   as in effects; round, the number of the packet's time among those of its election, from 1
+--   as in effects; round, the number of the packet's time among those of its election, from 1; target, a number for
+--   the row
 -- grain: one election and packet with a variance, at an address that has networks
 -- source: in_time: Dawid (1984), JRSS A 147:278, the prequential approach; left_out: Stone (1974), JRSS B 36:111
 -- answer: no
@@ -40,5 +41,8 @@ numbered AS (
         dense_rank() OVER (ORDER BY address, node_id, context) AS profile
     FROM designed
 )
-SELECT *, dense_rank() OVER (PARTITION BY election ORDER BY timestamp_utc) AS round
+SELECT
+    *,
+    dense_rank() OVER (PARTITION BY election ORDER BY timestamp_utc) AS round,
+    row_number() OVER (ORDER BY election, packet_id) AS target
 FROM numbered

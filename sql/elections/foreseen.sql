@@ -15,18 +15,18 @@ WITH trusted AS (
 ),
 expected AS (
     SELECT
-        control, network, address, metric_name, intervention_type, design, election, target, node_id, timestamp_utc,
+        control, network, address, metric_name, intervention_type, design, packet_id, node_id, timestamp_utc,
         everyone.middle, everyone.shift AS shift_of_all, everyone.shift_variance AS variance_of_all, everyone.tau2,
         trusted.shift, trusted.shift_variance, trusted.tau2_within,
         coalesce(trusted.neighbours, 0e0) AS neighbours,
         coalesce(trusted.trust, 0e0) AS trust
-    FROM (SELECT *, packet_id AS target FROM arrivals) AS targets
+    FROM arrivals
     JOIN networks USING (address)
     LEFT JOIN everyone USING (election, target)
     LEFT JOIN trusted USING (candidate, election, target)
 )
 SELECT
-    control, network, address, metric_name, intervention_type, design, target AS packet_id, node_id, timestamp_utc,
+    control, network, address, metric_name, intervention_type, design, packet_id, node_id, timestamp_utc,
     middle + shift_of_all + trust * coalesce(shift - shift_of_all, 0e0) AS mean,
     CASE
         WHEN trust > 0

@@ -1,9 +1,9 @@
 -- known: what had other sites seen, and the site itself, before each packet came?
 -- inputs: arrivals
--- output: target, the packet that is to be foreseen, and target_profile, its profile; own, whether the known packet is
---   of the same site; packet_id, profile, yi and vi of the known packet
--- grain: one election, target and packet known before it
---   and not followed by six of its own site before it: the world drifts, and what a site saw long ago is not asked
+-- output: target, the row of arrivals that is to be foreseen, and target_profile, its profile; own, whether the known
+--   packet is of the same site; packet_id, profile, yi and vi of the known packet
+-- grain: one election, target and packet known before it, of each site the newest six: the world drifts, and what a
+--   site saw long ago is not asked
 -- source: none; packets of one time know nothing of one another
 -- answer: no
 WITH dated AS (
@@ -15,7 +15,7 @@ WITH dated AS (
     FROM arrivals
 )
 SELECT
-    target.election, target.packet_id AS target, target.profile AS target_profile,
+    target.election, target.target, target.profile AS target_profile,
     before.node_id = target.node_id AS own,
     before.packet_id, before.profile, before.yi, before.vi
 FROM arrivals AS target

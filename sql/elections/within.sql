@@ -26,7 +26,8 @@ pairs AS (
     JOIN similarities ON similarities.profile = one.profile
     JOIN profiles AS two
         ON two.election = one.election AND two.target = one.target AND two.profile = similarities.other
-    WHERE uses_own OR NOT (one.own OR two.own)
+    -- Scores are the same both ways, so each pair of sites is looked at once.
+    WHERE uses_own OR (similarities.profile < similarities.other AND NOT (one.own OR two.own))
 )
 SELECT
     candidate, election, target, tau2,
