@@ -149,8 +149,8 @@ class RouterClient:
 
     def stats(self) -> dict[str, Any]:
         """store (its identity), cursor (of the newest packet), packets, addresses, bytes, disk_bytes, uptime_seconds,
-        open streams by RPC, queued_batches and queued_bytes; since the router began stored, duplicates, refused, and gaps
-        in nodes' chains; quarantined packets; audit: lines and head (the newest one's hash) of the audit log."""
+        open streams by RPC, queued_batches and queued_bytes; since the router began stored, duplicates, refused, and
+        gaps in nodes' chains; quarantined packets; audit: lines and head (the newest one's hash) of the audit log."""
         return ask(self._client, self.url, "stats")
 
     def quarantine(self) -> list[dict[str, Any]]:
