@@ -186,7 +186,7 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ships n
 
     def _stream(self, request: Request, peer: str, who: str) -> Iterator[tuple[pa.RecordBatch, bytes]]:
         with (
-            self.status.refusals.answering("DoGet", peer, who, str(request.pattern)),
+            self.status.refusals.answering("DoGet", peer, who, request.pattern.text),
             self._entry.quotas.streaming(who),
             self.status.traffic.counting() as tally,
         ):
