@@ -108,7 +108,7 @@ class Quotas:
                     self._buckets.setdefault((site, kind), Bucket(rate, rate * self._said.burst)).take(amount)
 
     def turn(self, site: str) -> Lock:
-        """What a site holds from `pass_by` to `charge` where these lie far apart, or all its streams would pass at once.
+        """What a site holds from `pass_by` to `charge` where these lie apart, or its streams would all pass at once.
 
         For sites that are known to be some: each has a lock for good.
         """
