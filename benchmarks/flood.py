@@ -38,7 +38,7 @@ ROWS = (1, 2000)
 
 
 def measure(quick: bool) -> Iterator[Figure]:
-    seconds, rounds = (1.5, 1) if quick else (5.0, 5)
+    seconds, rounds = (1.0, 2) if quick else (5.0, 5)
     with TemporaryDirectory(prefix="qis-benchmark-") as name, ExitStack() as stack:
         folder = Path(name)
         (folder / "quotas.yaml").write_text(QUOTAS, encoding="utf-8")

@@ -91,7 +91,7 @@ class PublicKeys:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._seen = self._state()
-        self._keys = dict(self._loaded(self._seen, strict=True))
+        self._use(self._loaded(self._seen, strict=True))
         self._looked = monotonic()
 
     def find(self, node_id: str, key_id: str | None) -> Ed25519PublicKey | None:
@@ -99,12 +99,17 @@ class PublicKeys:
         if monotonic() - self._looked > LOOK_SECONDS:
             self._looked = monotonic()
             if (state := self._state()) != self._seen:
-                self._seen, self._keys = state, dict(self._loaded(state, strict=False))
+                self._seen = state
+                self._use(self._loaded(state, strict=False))
         return self._keys.get((node_id, key_id or ""))
 
     def knows(self, node_id: str) -> bool:
         """Whether the site has any key here."""
-        return any(node == node_id for node, _ in self._keys)
+        return node_id in self._nodes
+
+    def _use(self, found: list[tuple[tuple[str, str], Ed25519PublicKey]]) -> None:
+        self._keys = dict(found)
+        self._nodes = {node_id for node_id, _ in self._keys}
 
     def _state(self) -> list[tuple[str, int, int]]:
         try:

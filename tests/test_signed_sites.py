@@ -2,7 +2,6 @@
 
 import dagster as dg
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -93,9 +92,8 @@ def test_a_site_without_its_key_sends_nothing(qis, signed_router, study_file, tm
     assert stored(signed_router).num_rows == 0
 
 
-def test_spark_executors_sign(spark, signed_router, study_file, tmp_path):
+def test_spark_executors_sign_and_its_writer_hands_it_on(spark, signed_router, study_file, tmp_path):
     from pipelines.distill_in_executors import distill_in_executors
-    from qis_connectors.spark.executors import RECEIPTS, depositing
 
     homes = {site: study_file.parent / "sites" / site / "rows.parquet" for site in SITES}
     for site, home in homes.items():
@@ -103,16 +101,5 @@ def test_spark_executors_sign(spark, signed_router, study_file, tmp_path):
     frame = spark.read.parquet(*(str(tmp_path / f"{site}.parquet") for site in SITES))
     study = load(study_file).model_copy(update={"site_column": "site", "key": str(tmp_path / "secret")})
     signed = distill_in_executors(study, frame, homes.get)
-    receipts = signed.mapInArrow(depositing(signed_router.url), RECEIPTS).collect()
-    assert sum(receipt.stored for receipt in receipts) == len(SITES)
+    signed.write.format("qis").option("router", signed_router.url).mode("append").save()
     assert stored(signed_router)["sequence"].to_pylist() == [1, 1]
-
-
-def test_spark_hands_on_what_was_signed_elsewhere(spark, signed_router, packets, tmp_path):
-    from qis_connectors.signing import sign
-
-    table = sign(packets(20), tmp_path / "secret")
-    pq.write_table(table, tmp_path / "signed.parquet")
-    frame = spark.read.parquet(str(tmp_path / "signed.parquet"))
-    frame.write.format("qis").option("router", signed_router.url).mode("append").save()
-    assert stored(signed_router).equals(pa.concat_tables([table]).combine_chunks())

@@ -2,7 +2,9 @@
 
 import json
 import struct
+from concurrent.futures import ProcessPoolExecutor
 from hashlib import sha256
+from multiprocessing import get_context
 
 import pyarrow as pa
 import pytest
@@ -76,6 +78,14 @@ def test_a_packet_that_is_signed_again_is_the_same_packet(packets, secret):
     assert more.slice(0, 5).equals(signed)
     assert more["sequence"].to_pylist() == list(range(1, 9))
     assert sign(signed.slice(2, 1), secret).equals(signed.slice(2, 1))
+
+
+def test_processes_of_a_site_sign_in_turn(packets, secret, known):
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        signed = list(pool.map(sign, [packets(5, 100 * at) for at in range(8)], [secret] * 8))
+    whole = pa.concat_tables(signed).sort_by("sequence")
+    verify(batch_of(whole), known)
+    assert whole["sequence"].to_pylist() == list(range(1, 41))
 
 
 def test_the_same_packet_twice_in_a_table_has_one_place(packets, secret):

@@ -1,6 +1,7 @@
 """What packets pass on their way in: the quota of who sends them, and where sites have keys their signatures."""
 
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -54,11 +55,14 @@ class Entry:
         if not self._nodes_pay:
             return verify(packets, self.keys)
         nodes = Counter(packets["node_id"].to_pylist())
-        self.quotas.pass_by(nodes)
-        places = verify(packets, self.keys)
-        # Only now: nobody uses up another site's quota by its name.
-        for node_id, rows in nodes.items():
-            self.quotas.charge(node_id, rows, packets.nbytes * rows / packets.num_rows)
+        with ExitStack() as stack:
+            for node_id in sorted(filter(self.keys.knows, nodes)):
+                stack.enter_context(self.quotas.turn(node_id))
+            self.quotas.pass_by(nodes)
+            places = verify(packets, self.keys)
+            # Only now: nobody uses up another site's quota by its name alone.
+            for node_id, rows in nodes.items():
+                self.quotas.charge(node_id, rows, packets.nbytes * rows / packets.num_rows)
         return places
 
     @property

@@ -77,6 +77,7 @@ class Quotas:
         self._said = said
         self._lock = Lock()
         self._buckets: dict[tuple[str, str], Bucket] = {}
+        self._turns: dict[str, Lock] = {}
         self._streams: Counter[str] = Counter()
 
     def pass_by(self, sites: Iterable[str]) -> None:
@@ -105,6 +106,13 @@ class Quotas:
             for kind, rate, amount in (("packets", bounds.packets, packets), ("bytes", bounds.bytes, size)):
                 if rate is not None:
                     self._buckets.setdefault((site, kind), Bucket(rate, rate * self._said.burst)).take(amount)
+
+    def turn(self, site: str) -> Lock:
+        """What a site holds from `pass_by` to `charge` where these lie apart, or its streams would all pass at once.
+
+        For sites that are known to be some: each has a lock for good.
+        """
+        return self._turns.setdefault(site, Lock())
 
     @contextmanager
     def streaming(self, site: str) -> Iterator[None]:
