@@ -104,6 +104,13 @@ def spark():
     return session
 
 
+@pytest.fixture(autouse=True)
+def active_session(request):
+    """Spark looks data sources up in the session that was active last, and other tests have sessions of their own."""
+    if "spark" in request.fixturenames:
+        request.getfixturevalue("spark").createDataFrame([], "x int")
+
+
 @pytest.fixture(scope="session")
 def classic_answers():
     """Every answer to the four classic data sets."""
