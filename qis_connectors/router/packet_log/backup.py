@@ -4,17 +4,18 @@ Packs and runs of ids never change, so they are copied at leisure. What is short
 copied last, and again where a flush came in between: everything acknowledged before the backup began is in it.
 """
 
-import mmap
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import apsw
 
+from qis_connectors.router.packet_log import record
 from qis_connectors.router.packet_log.catalogue import Catalogue
 from qis_connectors.router.packet_log.journal import sync_folder
+from qis_connectors.router.packet_log.record import Record
 from qis_connectors.router.packet_log.store import StoreError
 
 _ATTEMPTS = 100
@@ -39,9 +40,15 @@ def backup(store: Path, out: Path, copied: Callable[[int], None] = lambda _: Non
         for name in ("packs", "ids", "journal"):
             (draft / name).mkdir(parents=True)
         shutil.copy2(store / "store.json", draft)
+        before: set[int] | None = None
         for _ in range(_ATTEMPTS):
-            if _is_copied(store, draft, copied):
+            holes = _copied(store, draft, copied)
+            if holes is not None and (not holes or before is not None):
+                # What is missing twice at one place is missing in the store: a disk has damaged it. Behind any other
+                # hole nothing had come when the backup began.
+                _cut(draft / "journal", min(holes - (before or set()), default=None))
                 break
+            before = holes
         else:
             raise StoreError(f"{store} changes faster than it can be copied")
         _copy_profiles(store, draft)
@@ -57,8 +64,10 @@ def backup(store: Path, out: Path, copied: Callable[[int], None] = lambda _: Non
     return size
 
 
-def _is_copied(store: Path, draft: Path, copied: Callable[[int], None]) -> bool:
-    """Whether what was copied is of one moment."""
+def _copied(store: Path, draft: Path, copied: Callable[[int], None]) -> set[int] | None:
+    """Copies. None where what was copied is not of one moment; else the holes in its journal: files are copied one
+    after the other, so that a later one may hold what was written when an earlier one was copied already.
+    """
     _copy_new(store, draft, copied)
     for path in store.glob("quarantine.jsonl"):
         shutil.copyfile(path, draft / path.name)
@@ -70,25 +79,39 @@ def _is_copied(store: Path, draft: Path, copied: Callable[[int], None]) -> bool:
             wanted |= {f"ids/{number:08}.ids" for number, _ in snapshot.id_runs()}
         _copy_new(store, draft, copied)
         if not all((draft / name).exists() for name in wanted):
-            return False
+            return None
         for path in (draft / "journal").iterdir():
             path.unlink()
         for path in (store / "journal").glob("*.journal"):
             try:
-                _copy_backwards(path, draft / "journal" / path.name)
+                shutil.copyfile(path, draft / "journal" / path.name)
             except FileNotFoundError:
-                return False
+                return None
         # A flush gives its journal back to be written over: with an older catalogue its packets would be nowhere.
-        return live.flushed() == flushed
+        return _holes(draft / "journal", flushed) if live.flushed() == flushed else None
 
 
-def _copy_backwards(path: Path, to: Path) -> None:
-    """A journal that is being written to, from its end, a page at a time: what was written before a record that is in
-    the copy is in it too."""
-    with path.open("rb") as source, to.open("wb") as target:
-        size = os.fstat(source.fileno()).st_size
-        for start in range(size - size % mmap.PAGESIZE, -1, -mmap.PAGESIZE):
-            os.pwrite(target.fileno(), os.pread(source.fileno(), mmap.PAGESIZE, start), start)
+def _holes(folder: Path, flushed: int) -> set[int]:
+    """Cursors behind `flushed` at which packets are missing that a journal's later records come after."""
+    found = sorted((one.first, one.rows) for _, one in _records(folder) if one.first > flushed)
+    ends = [flushed, *(first + rows - 1 for first, rows in found)]
+    return {end for end, (first, _) in zip(ends, found, strict=False) if first != end + 1}
+
+
+def _cut(folder: Path, cursor: int | None) -> None:
+    """Take the journal's records behind a cursor away."""
+    for path, one in list(_records(folder)):
+        if cursor is not None and one.first > cursor:
+            with path.open("r+b") as file:
+                file.seek(one.position)
+                file.write(bytes(len(record.MAGIC)))
+
+
+def _records(folder: Path) -> Iterator[tuple[Path, Record]]:
+    for path in folder.iterdir():
+        data = path.read_bytes()
+        for one in record.scan(memoryview(data), data):
+            yield path, one
 
 
 def _copy_profiles(store: Path, draft: Path) -> None:
