@@ -86,18 +86,18 @@ def test_streams_are_counted_while_they_are_open(quotas):
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("default: {packets: 0}", "'default.packets': input should be greater than 0"),
-        ("default: {rows: 5}", "'default.rows': extra inputs are not permitted"),
-        ("sites: [a]", "'sites': input should be a valid dictionary"),
-        ("a: [", "not YAML"),
-        ("- a", "'the file': input should be a valid dictionary"),
+        ("idle: 5\ndefault: {packets: 0}", "2: 'default.packets': input should be greater than 0"),
+        ("default: {rows: 5}", "1: 'default.rows': extra inputs are not permitted"),
+        ("sites: [a]", "1: 'sites': input should be a valid dictionary"),
+        ("a: [", "1: not YAML"),
+        ("- a", "1: a file of quotas is a mapping of names to values"),
     ],
 )
 def test_a_wrong_file_is_named_with_its_place(qis, quotas, tmp_path, text, line):
     path = quotas(text)
     status, _, err = qis("router", "--store", tmp_path / "store", "--listen", "grpc://127.0.0.1:0", "--quotas", path)
     assert status == 1
-    assert err.startswith(f"qis: {path}: {line}")
+    assert err.startswith(f"qis: {path}:{line}")
     with pytest.raises(QuotaFileError, match="No such file"):
         load(tmp_path / "nowhere")
 

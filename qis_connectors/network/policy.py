@@ -17,7 +17,7 @@ HEAD = """\
 #
 #   deposit   packets of its own; each must have the member's name as its node_id
 #   read      query, watch and list
-#   operate   the router's statistics
+#   operate   statistics, evidence, and what is known of all sites' contexts and interests
 #
 # An address is domain/problem_type. What stands here are patterns, as `qis query` takes them: an address, a prefix such
 # as clinical.tuberculosis, a glob such as "clinical.*" or "*". The router reads this file again when it is saved; one

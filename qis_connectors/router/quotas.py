@@ -17,10 +17,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from qis_connectors.errors import QisError
+from qis_connectors.mistakes import line_of, read_mapping
 from qis_connectors.router.bucket import Bucket
 from qis_connectors.router.refusals import BusyError
 
@@ -55,17 +55,14 @@ UNBOUNDED = QuotaFile()
 
 
 def load(path: Path) -> QuotaFile:
-    """QuotaFileError, in one line, where that cannot be."""
+    """QuotaFileError, in one line that names file and line, where that cannot be."""
+    content, node = read_mapping(path, "a file of quotas", QuotaFileError)
     try:
-        return QuotaFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except OSError as error:
-        raise QuotaFileError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise QuotaFileError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
+        return QuotaFile.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise QuotaFileError(f"{path}: {where!r}: {first['msg'].lower()}") from None
+        where = f"{path}:{line_of(node, first['loc'])}: {'.'.join(map(str, first['loc']))!r}"
+        raise QuotaFileError(f"{where}: {first['msg'].lower()}") from None
 
 
 class Quotas:
