@@ -4,23 +4,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from visits import COLUMNS
 
 from pipelines.distill import distill
 from pipelines.engine import spark_is_here
 from pipelines.study import Study, StudyError
 from pipelines.study_fields import Gate
 
-PLAN = {
-    "study": "s",
-    "domain": "a.b",
-    "problem_type": "p",
-    "rows": "t.parquet",
-    "site": "x",
-    "arms": {"column": "arm", "treated": 1, "control": 0},
-    "intervention": {"type": "t"},
-    "time": 2026,
-    "linter": {"too_few": "send", "why": "test"},
-}
+PLAN = {**COLUMNS, "linter": {"too_few": "send", "why": "test"}}
 BINARY = {"outcome": {"column": "sick", "event": True, "better": "lower"}, "effect": "log_odds_ratio"}
 CONTINUOUS = {
     "outcome": {"kind": "continuous", "column": "cost", "better": "lower"},

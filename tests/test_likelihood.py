@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 from meta_analysis import packets, run
+from visits import SICK
 
 from pipelines.distill import distill
 from pipelines.effects import Cells
@@ -17,19 +18,7 @@ from pipelines.survival import AtTime, Survival
 from qis_connectors.packet import MAX_BYTES_WITH_LIKELIHOOD, wire_bytes
 
 GRID = np.linspace(-3, 3, POINTS)
-PLAN = {
-    "study": "s",
-    "domain": "a.b",
-    "problem_type": "p",
-    "rows": "t.parquet",
-    "site": "x",
-    "arms": {"column": "arm", "treated": 1, "control": 0},
-    "outcome": {"column": "sick", "event": True, "better": "lower"},
-    "effect": "log_odds_ratio",
-    "intervention": {"type": "t"},
-    "time": 2026,
-    "likelihood": {"gradients": True},
-}
+PLAN = {**SICK, "likelihood": {"gradients": True}}
 COUNT = {"outcome": {"kind": "count", "column": "falls", "better": "lower"}, "effect": "log_rate_ratio"}
 MEAN = {"outcome": {"kind": "continuous", "column": "cost", "better": "lower"}, "effect": "mean_difference"}
 TIME = {

@@ -7,6 +7,7 @@ from math import exp, sqrt
 import numpy as np
 import polars as pl
 import pytest
+from visits import SICK
 
 from pipelines import ledger
 from pipelines.audit import audit
@@ -19,19 +20,7 @@ from pipelines.study_fields import Noise
 
 pytest.importorskip("opendp")
 
-PLAN = {
-    "study": "s",
-    "domain": "a.b",
-    "problem_type": "p",
-    "rows": "t.parquet",
-    "site": "x",
-    "arms": {"column": "arm", "treated": 1, "control": 0},
-    "outcome": {"column": "sick", "event": True, "better": "lower"},
-    "effect": "log_odds_ratio",
-    "intervention": {"type": "t"},
-    "time": 2026,
-    "noise": {"epsilon": 1.0, "budget": 2.0},
-}
+PLAN = {**SICK, "noise": {"epsilon": 1.0, "budget": 2.0}}
 
 
 def study(**changes):

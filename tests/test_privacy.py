@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from visits import SICK
 
 from pipelines import bcg, ledger
 from pipelines.distill import distill
@@ -16,23 +17,11 @@ from pipelines.rates import Events, Rates
 from pipelines.study import Study, StudyError
 from qis_connectors.outcome import confidence
 
-PLAN = {
-    "study": "s",
-    "domain": "a.b",
-    "problem_type": "p",
-    "rows": "t.parquet",
-    "site": "x",
-    "arms": {"column": "arm", "treated": 1, "control": 0},
-    "outcome": {"column": "sick", "event": True, "better": "lower"},
-    "effect": "log_odds_ratio",
-    "intervention": {"type": "t"},
-    "time": 2026,
-}
 PUBLIC = {"too_few": "send", "why": "published"}
 
 
 def study(**changes: object) -> Study:
-    return Study.model_validate({**PLAN, **changes})
+    return Study.model_validate({**SICK, **changes})
 
 
 def write(path: Path, *wards: tuple[str, str, tuple[int, int, int, int]]) -> Path:

@@ -17,6 +17,18 @@ BASE = {
     "time": 1974,
     "linter": EXACT,
 }
+COLUMNS = {
+    "study": "s",
+    "domain": "a.b",
+    "problem_type": "p",
+    "rows": "t.parquet",
+    "site": "x",
+    "arms": {"column": "arm", "treated": 1, "control": 0},
+    "intervention": {"type": "t"},
+    "time": 2026,
+}
+"""A study of the columns arm and whatever its outcome is."""
+SICK = {**COLUMNS, "outcome": {"column": "sick", "event": True, "better": "lower"}, "effect": "log_odds_ratio"}
 
 
 def study(of: dict[str, object], **changes: object) -> Study:

@@ -5,7 +5,6 @@ Ids come in no order. A tree of them writes a page for every id once it is large
 and eight of about one size become one.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from xxhash import xxh3_64
 
-from qis_connectors.router.packet_log.journal import sync_folder
+from qis_connectors.router.packet_log.drafts import whole_file
 from qis_connectors.router.packet_log.record import DamagedError
 
 MERGE = 8
@@ -123,20 +122,10 @@ class PacketIndex:
 
     def write(self, number: int, runs: Sequence[IdRun]) -> IdRun:
         """One run of all of these."""
-        path = self._path(number)
-        draft = path.with_suffix(".draft")
-        try:
-            with draft.open("wb") as file:
-                for half in range(2):
-                    for block in _merged(runs):
-                        file.write(block[half].data)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.rename(path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
-        sync_folder(self._folder)
+        with whole_file(self._path(number)) as file:
+            for half in range(2):
+                for block in _merged(runs):
+                    file.write(block[half].data)
         return self._open(number)
 
     def use(self, run: IdRun | None, instead_of: Sequence[IdRun] = ()) -> None:

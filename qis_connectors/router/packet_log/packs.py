@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from qis_connectors.router.packet_log import record
 from qis_connectors.router.packet_log.chunk import CURSOR, STORED_SCHEMA, Chunk
-from qis_connectors.router.packet_log.journal import sync_folder
+from qis_connectors.router.packet_log.drafts import whole_file
 from qis_connectors.router.packet_log.record import DamagedError, Record, Runs, joined
 
 RECORD_ROWS = 16_384
@@ -81,22 +81,12 @@ class Packs:
 
         Each chunk has the packets of an address together.
         """
-        path = self._path(pack)
-        draft = path.with_suffix(".draft")
-        try:
-            with draft.open("wb") as file:
-                runs: list[Run] = []
-                for packets, of_record in _cut(chunks):
-                    parts, size = record.encode(packets, of_record, packets[CURSOR][0].as_py())
-                    runs += _runs(packets, of_record, file.tell(), size)
-                    file.writelines(parts)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.rename(path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
-        sync_folder(self._folder)
+        runs: list[Run] = []
+        with whole_file(self._path(pack)) as file:
+            for packets, of_record in _cut(chunks):
+                parts, size = record.encode(packets, of_record, packets[CURSOR][0].as_py())
+                runs += _runs(packets, of_record, file.tell(), size)
+                file.writelines(parts)
         return runs
 
     def drop(self, packs: Iterable[int]) -> None:
